@@ -14,7 +14,7 @@ from lit_hour.config.model import num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.plan.gpus import Cluster
 from lit_hour.plan.longest_sample import LongestSample, conversations_per_sample
-from lit_hour.plan.memory_tracker import bytes_on_link
+from lit_hour.plan.memory_tracker import sent_bytes
 from lit_hour.plan.step_size import micro_batches
 from lit_hour.plan.trace import StepTrace, trace_step
 from lit_hour.text.tokenizer import BYTE_LEVEL
@@ -67,14 +67,21 @@ class Estimate:
         return self.flops / (rate * self.cluster.mfu)
 
     @property
-    def sent_bytes(self) -> dict[int, float]:
-        """Bytes that a rank sends in a step, by the number of ranks that take part."""
-        return bytes_on_link(self.trace.collectives)
+    def sent_bytes(self) -> dict[str, float]:
+        """Bytes that a rank sends in a step, by the kind of link; see `Cluster.gb_per_second`."""
+        total: dict[str, float] = {}
+        for collective, num_bytes in self.trace.collectives.items():
+            link = self.cluster.link_to(collective.last_rank)
+            total[link] = total.get(link, 0.0) + sent_bytes(collective, num_bytes)
+        return total
 
     @property
     def communication_seconds(self) -> float:
         """Time of the communication of a step."""
-        return self.cluster.seconds_of_communication(self.sent_bytes)
+        return sum(
+            num_bytes / 1e9 / self.cluster.gb_per_second(link)
+            for link, num_bytes in self.sent_bytes.items()
+        )
 
     @property
     def step_seconds(self) -> float:

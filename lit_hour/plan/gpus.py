@@ -84,18 +84,13 @@ class Cluster:
         gpu = GPUS[self.gpu_name]
         return gpu.fp32_flops if precision == "32-true" else gpu.bf16_flops
 
-    def seconds_of_communication(self, bytes_by_num_ranks: dict[int, float]) -> float:
-        """Return the time to send bytes, by the number of ranks that take part."""
-        return sum(
-            num_bytes
-            / 1e9
-            / (
-                self.link_gb_per_second
-                if num_ranks <= self.gpus_per_node
-                else self.network_gb_per_second
-            )
-            for num_ranks, num_bytes in bytes_by_num_ranks.items()
-        )
+    def link_to(self, last_rank: int) -> str:
+        """Return the link from rank 0 to another: "link" inside of a machine, else "network"."""
+        return "link" if last_rank < self.gpus_per_node else "network"
+
+    def gb_per_second(self, link: str) -> float:
+        """Return the rate of "link" or "network"."""
+        return self.link_gb_per_second if link == "link" else self.network_gb_per_second
 
 
 def build_cluster(

@@ -6,11 +6,12 @@ Entry point: `track_step`.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.distributed._tools.fake_collectives import (
@@ -38,8 +39,8 @@ KINDS = {
     "All Gather": "gathered weights",
     "Gradient": "gradients",
     "Sharded Grad": "gradients",
-    "Unsharded Grad": "gradients",
-    "Reduce Scatter": "gradients",
+    "Unsharded Grad": "gradients to reduce",
+    "Reduce Scatter": "gradients to reduce",
     "Optstate": "optimizer state",
     "OptState": "optimizer state",
     "Activation": "activations",
@@ -63,17 +64,31 @@ class MemoryPeak:
     moment: str
 
 
+class Collective(NamedTuple):
+    """A collective operation of a group of ranks that rank 0 belongs to.
+
+    Attributes:
+        last_rank: the largest rank of the group, which tells whether it is on another machine.
+    """
+
+    name: str
+    num_ranks: int
+    last_rank: int
+
+
 class _Recording:
     """Records the peak of each phase, and the bytes of collectives; mixed into torch's trackers.
 
     Attributes:
         phase: "forward", "backward" or "optimizer step", set by the tracing code.
         peaks: by phase.
-        collectives: bytes by (name, number of ranks).
+        collectives: bytes.
+        offloaded: kinds that are in CPU memory, and not counted.
     """
 
     _curr_mem_snap: dict[torch.device, dict[Any, int]]
     phase = "forward"
+    offloaded: Collection[str] = ()
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -83,19 +98,21 @@ class _Recording:
     def start_recording(self) -> None:
         """Clear the record."""
         self.peaks: dict[str, MemoryPeak] = {}
-        self.collectives: Counter[tuple[str, int]] = Counter()
+        self.collectives: Counter[Collective] = Counter()
 
     def memory(self) -> dict[str, int]:
         """Return the bytes in use now, by kind."""
         by_kind: Counter[str] = Counter()
         for kind, num_bytes in self._curr_mem_snap.get(CPU, {}).items():
-            if kind != TOTAL:
+            if kind != TOTAL and KINDS[kind.value] not in self.offloaded:
                 by_kind[KINDS[kind.value]] += num_bytes
         return dict(by_kind)
 
     def _update_peak_stats(self, peak_state: object) -> None:
         """Take the place of torch's method, which copies a snapshot for each module."""
         total = self._curr_mem_snap.get(CPU, {}).get(TOTAL, 0)
+        if self.offloaded:
+            total = sum(self.memory().values())
         former = self.peaks.get(self.phase)
         if former is None or total > former.total_bytes:
             moment = describe_module(self._mod_tracker.current)
@@ -109,7 +126,9 @@ class _Recording:
         if func in collective_ops and func not in sync_ops and result is not NotImplemented:
             group = CollectiveOp.get_process_group(func, args)
             num_bytes = CollectiveOp.get_comm_tensor_size(func, result, args, kwargs)
-            self.collectives[func.overloadpacket.__name__.strip("_"), group.size()] += num_bytes
+            last_rank = max(dist.get_process_group_ranks(group))
+            name = func.overloadpacket.__name__.strip("_")
+            self.collectives[Collective(name, group.size(), last_rank)] += num_bytes
         return result
 
 
@@ -164,14 +183,11 @@ def local_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def bytes_on_link(collectives: Mapping[tuple[str, int], int]) -> dict[int, float]:
-    """Return the bytes that each rank sends, by the number of ranks that take part.
+def sent_bytes(collective: Collective, num_bytes: int) -> float:
+    """Return the bytes that each rank sends for collectives of tensors of so many bytes.
 
     With n ranks an all-gather or a reduce-scatter of a tensor sends (n - 1) / n of it, and an
     all-reduce twice that, as NCCL's rings do.
     """
-    sent: dict[int, float] = {}
-    for (name, num_ranks), num_bytes in collectives.items():
-        factor = (2 if "reduce" in name and "scatter" not in name else 1) * (1 - 1 / num_ranks)
-        sent[num_ranks] = sent.get(num_ranks, 0.0) + factor * num_bytes
-    return sent
+    is_all_reduce = "reduce" in collective.name and "scatter" not in collective.name
+    return (2 if is_all_reduce else 1) * (1 - 1 / collective.num_ranks) * num_bytes

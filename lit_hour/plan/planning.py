@@ -115,13 +115,25 @@ def iter_changes(estimate: Estimate) -> Iterator[Change]:
     if data.micro_batch_size > 1 and not data.tokens_per_batch:
         changed = replace(config, data=replace(data, micro_batch_size=1))
         yield Change("data.micro_batch_size=1", "", changed, cluster)
-    if training.strategy != "fsdp" and cluster.num_ranks > 1:
+    is_sharded = training.strategy == "fsdp"
+    if not is_sharded and cluster.num_ranks > 1:
         changed = with_training(config, strategy="fsdp")
         yield Change("training.strategy=fsdp", "", changed, cluster)
+    if training.replicas > 1:
+        changed = with_training(config, replicas=1)
+        yield Change("training.replicas=1", "", changed, cluster)
+    if training.optimizer != "adamw_8bit" and not training.cpu_offload:
+        changed = with_training(config, optimizer="adamw_8bit")
+        yield Change("training.optimizer=adamw_8bit", "averages of 8 bits", changed, cluster)
     num_ranks, samples = 2 * cluster.num_ranks, data.batches_per_step or data.global_batch_size
-    if training.strategy == "fsdp" and samples % (num_ranks * data.micro_batch_size) == 0:
+    if is_sharded and samples % (num_ranks * data.micro_batch_size) == 0:
         larger = replace(cluster, num_nodes=2 * cluster.num_nodes)
         yield Change(f"--nodes {larger.num_nodes}", "twice the GPUs", config, larger)
+    if is_sharded and not training.cpu_offload:
+        changed = with_training(config, cpu_offload=True, optimizer="adamw")
+        cost = "weights pass PCI Express, the CPU updates them: slower than stated"
+        name = "training.cpu_offload=true training.optimizer=adamw"
+        yield Change(name, cost, changed, cluster)
     if lora.rank == 0 and training.learning_rate.llm > 0:
         llm = replace(config.model.llm, lora=replace(lora, rank=LORA_RANK))
         changed = replace(config, model=replace(config.model, llm=llm))

@@ -43,6 +43,8 @@ def _headline(plan: Plan) -> str:
         f" {estimate.num_samples}",
         f"the longest sample: {plan.sample.describe(config)}",
     ]
+    if training.cpu_offload:
+        lines.append("weights, gradients and optimizer state are in CPU memory, and not in peaks")
     if training.compile:
         lines.append("training.compile is not planned; it fuses operations and needs less memory")
     return "\n".join(lines)
@@ -139,16 +141,13 @@ def _time(estimate: Estimate) -> str:
             f"{estimate.compute_seconds:.3g} s",
         )
     ]
-    for num_ranks, num_bytes in estimate.sent_bytes.items():
-        is_local = num_ranks <= cluster.gpus_per_node
-        speed = cluster.link_gb_per_second if is_local else cluster.network_gb_per_second
-        option = "--link" if is_local else "--network"
-        seconds = cluster.seconds_of_communication({num_ranks: num_bytes})
+    for link, num_bytes in estimate.sent_bytes.items():
+        speed = cluster.gb_per_second(link)
+        where = "in a machine" if link == "link" else "between machines"
         rows.append(
             (
-                f"communication of {num_ranks} ranks, {num_bytes / GIB:,.2f} GiB sent at"
-                f" {speed:g} GB/s ({option})",
-                f"{seconds:.3g} s",
+                f"communication {where}, {num_bytes / GIB:,.2f} GiB at {speed:g} GB/s (--{link})",
+                f"{num_bytes / 1e9 / speed:.3g} s",
             )
         )
     rows += [

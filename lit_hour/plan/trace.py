@@ -15,15 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_hour.config.schema import Config
+from lit_hour.config.training import TrainingConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.plan.fake_tensors import PlanningMode, fake_world
 from lit_hour.plan.longest_sample import LongestSample, build_batch
 from lit_hour.plan.memory_tracker import (
+    Collective,
     MemoryPeak,
     local_bytes,
     track_step,
@@ -31,9 +33,11 @@ from lit_hour.plan.memory_tracker import (
 from lit_hour.plan.module_names import PARTS, ModuleNames, part_of
 from lit_hour.training.module import forgetting_generators
 from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
-from lit_hour.training.parallelize import parallelize
+from lit_hour.training.parallelize import REPLICA_MESH, parallelize, replica_mesh_shape
 from lit_hour.types import Batch, tensor_fields
 
+OFFLOADED = ("weights", "gradients", "optimizer state")  # by training.cpu_offload
+EIGHT_BIT_BLOCK, MIN_EIGHT_BIT = 256, 4096  # elements with one scale; smallest quantized average
 NUM_STEPS = 1000  # of the schedule, which changes no size
 REMAINING_PART = "projector"  # kept visual tokens are projected outside of its modules
 
@@ -53,7 +57,7 @@ class StepTrace:
         logits: the part of `activations` for the logits and the loss.
         peaks: by phase.
         flops: operations of a micro-batch by part, recomputed ones included.
-        collectives: bytes of the step's collectives by (name, number of ranks).
+        collectives: bytes of the step's collectives.
     """
 
     num_parameters: Mapping[str, tuple[int, int]]
@@ -66,7 +70,7 @@ class StepTrace:
     logits: int
     peaks: Mapping[str, MemoryPeak]
     flops: Mapping[str, int]
-    collectives: Mapping[tuple[str, int], int]
+    collectives: Mapping[Collective, int]
 
     @property
     def peak_phase(self) -> str:
@@ -98,7 +102,7 @@ def trace_step(
         num_ranks: that share the step.
         num_samples: samples of a micro-batch.
         num_micro_batches: of this rank in the step.
-        on_gpu: use the optimizer's fused kernel, as on a GPU.
+        on_gpu: use the optimizer's fused kernel, and do not count what is offloaded to the CPU.
     """
     config = replace(config, training=replace(config.training, compile=False))
     with fake_world(num_ranks), warnings.catch_warnings():
@@ -110,15 +114,30 @@ def trace_step(
         # Outside of the mode: fake tensors of all shards take a thousand times as long.
         mesh = None
         if config.training.strategy == "fsdp":
-            mesh = init_device_mesh("cpu", (num_ranks,), mesh_dim_names=("data_parallel",))
+            mesh = build_mesh(num_ranks, config.training.replicas)
         if config.training.precision == "bf16-true":
             model.to(torch.bfloat16)
         parallelize(model, config.training, mesh)
         with PlanningMode():
             optimizer = _prepare(model, config, on_gpu)
             batch = build_batch(config, sample, model, num_samples)
-            trace = _StepTracing(config, model, optimizer, batch, num_ranks).run(num_micro_batches)
+            tracing = _StepTracing(config, model, optimizer, batch, num_ranks)
+            if config.training.cpu_offload and on_gpu:
+                tracing.tracker.offloaded = OFFLOADED
+            trace = tracing.run(num_micro_batches)
     return replace(trace, num_parameters=num_parameters)
+
+
+def build_mesh(num_ranks: int, replicas: int) -> DeviceMesh:
+    """Return the mesh of a sharded model, as `ShardedStrategy` builds it.
+
+    Raises:
+        ConfigError: the replicas cannot share the ranks evenly.
+    """
+    shape = replica_mesh_shape(num_ranks, replicas)
+    if replicas == 1:
+        return init_device_mesh("cpu", (num_ranks,))
+    return init_device_mesh("cpu", shape, mesh_dim_names=REPLICA_MESH)
 
 
 def count_parameters(model: HourLLaVA) -> dict[str, tuple[int, int]]:
@@ -141,25 +160,43 @@ def _prepare(model: HourLLaVA, config: Config, on_gpu: bool) -> Optimizer:
     """Allocate fake weights, and build the optimizer with the state of its first step."""
     model.materialize("cpu")
     model.train()
-    optimizer: Optimizer = build_optimizer(model, config.training, NUM_STEPS)["optimizer"]
-    if on_gpu and "fused" in optimizer.defaults:
+    training = replace(config.training, optimizer="adamw")
+    optimizer: Optimizer = build_optimizer(model, training, NUM_STEPS)["optimizer"]
+    if on_gpu and not training.cpu_offload and "fused" in optimizer.defaults:
         for group in optimizer.param_groups:
             group["fused"] = True
     for parameter in trained_parameters(optimizer):
         parameter.grad = torch.zeros_like(parameter)
-    finish_step(config, optimizer)
+    finish_step(training, optimizer)
+    if config.training.optimizer == "adamw_8bit":
+        quantize_state(optimizer)
     return optimizer
 
 
-def finish_step(config: Config, optimizer: Optimizer) -> None:
-    """Clip the gradient and update the weights.
+def quantize_state(optimizer: Optimizer) -> None:
+    """Replace the averages of AdamW by as many bytes as torchao's 8-bit averages have.
+
+    torchao need not be installed. The averages are bytes with a float32 scale for each block; small
+    ones, and those that blocks do not divide, stay. The optimizer cannot step afterwards.
+    """
+    for averages in optimizer.state.values():
+        for key in ("exp_avg", "exp_avg_sq"):
+            count = local_bytes([averages[key]]) // averages[key].element_size()
+            if count >= MIN_EIGHT_BIT and count % EIGHT_BIT_BLOCK == 0:
+                num_bytes = count + 4 * (count // EIGHT_BIT_BLOCK)
+                averages[key] = torch.zeros(num_bytes // 4)  # fake, and as large
+
+
+def finish_step(training: TrainingConfig, optimizer: Optimizer) -> None:
+    """Clip the gradient and update the weights; 8-bit averages are not updated.
 
     The first call is not tracked: it creates the optimizer's state, and DTensor computes each of
     its operations on fake tensors of the unsharded size once, to find out how it is sharded.
     """
-    if norm := config.training.gradient_clip_norm:
+    if norm := training.gradient_clip_norm:
         torch.nn.utils.clip_grad_norm_(trained_parameters(optimizer), norm)
-    optimizer.step()
+    if training.optimizer == "adamw":
+        optimizer.step()
 
 
 def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
@@ -190,7 +227,7 @@ class _StepTracing:
         # not built here, because it reads values.
         is_ddp = config.training.strategy != "fsdp" and num_ranks > 1
         self._buckets = [torch.zeros_like(one) for one in self._parameters if is_ddp]
-        self._tracker = track_step(model, optimizer, self._data, self._buckets)
+        self.tracker = track_step(model, optimizer, self._data, self._buckets)
         self._repository = self._before_logits = 0  # bytes
 
     def run(self, num_micro_batches: int) -> StepTrace:
@@ -200,8 +237,8 @@ class _StepTracing:
         """
         peaks: dict[str, MemoryPeak] = {}
         flops: Counter[str] = Counter()
-        collectives: Counter[tuple[str, int]] = Counter()
-        tracker = self._tracker
+        collectives: Counter[Collective] = Counter()
+        tracker = self.tracker
         with self._hooks(), tracker:
             counts = [1, num_micro_batches - 1] if num_micro_batches > 1 else [1]
             for index, count in enumerate(counts):
@@ -214,9 +251,10 @@ class _StepTracing:
                 tracker.reset_mod_stats()
             gradients = local_bytes(one.grad for one in self._parameters if one.grad is not None)
             if self._buckets:
-                collectives["all_reduce", self._num_ranks] += local_bytes(self._buckets)
+                all_ranks = Collective("all_reduce", self._num_ranks, self._num_ranks - 1)
+                collectives[all_ranks] += local_bytes(self._buckets)
             tracker.phase = "optimizer step"
-            finish_step(self._config, self._optimizer)
+            finish_step(self._config.training, self._optimizer)
             collectives.update(tracker.collectives)
             peaks = _larger(peaks, tracker.peaks)
         state = local_bytes(
@@ -248,7 +286,7 @@ class _StepTracing:
             Bytes of activations that the forward pass keeps, and of logits among them; operations
             by part.
         """
-        tracker, seed = self._tracker, self._config.run.seed
+        tracker, seed = self.tracker, self._config.run.seed
         tracker.phase = "forward"
         before = self._activations()
         with PartFlopCounter() as counter:
@@ -265,7 +303,7 @@ class _StepTracing:
 
     def _activations(self) -> int:
         """Return the bytes of activations in use now."""
-        return self._tracker.memory().get("activations", 0)
+        return self.tracker.memory().get("activations", 0)
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
@@ -327,6 +365,7 @@ def _larger(
 def _without_temporary_state(peak: MemoryPeak, state: int) -> MemoryPeak:
     """Count what the optimizer allocates for its computations as temporary, not as state."""
     by_kind = Counter(peak.by_kind)
-    by_kind["temporary"] += max(0, by_kind["optimizer state"] - state)
-    by_kind["optimizer state"] = min(by_kind["optimizer state"], state)
+    if (excess := by_kind["optimizer state"] - state) > 0:
+        by_kind["optimizer state"] -= excess
+        by_kind["temporary"] += excess
     return replace(peak, by_kind=dict(by_kind))

@@ -46,6 +46,8 @@ GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as
     "bf16-mixed": torch.bfloat16,
 }
 
+REPLICA_MESH = ("replicas", "shards")  # dimensions of the mesh of HSDP
+
 
 def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | None) -> None:
     """Pack texts, and compile, checkpoint and shard a model in place, as configured.
@@ -68,6 +70,20 @@ def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | N
         checkpoint_blocks(transformer_blocks(model))
     if mesh is not None:
         shard(model, mesh, GATHERED_DTYPES[training.precision], training.cpu_offload)
+
+
+def replica_mesh_shape(num_ranks: int, replicas: int) -> tuple[int, int]:
+    """Return the replicas of a sharded model, and the ranks of each.
+
+    Raises:
+        ConfigError: the replicas cannot share the ranks evenly.
+    """
+    if num_ranks % replicas:
+        raise ConfigError(
+            f"training.replicas={replicas} cannot share {num_ranks} ranks evenly. Set a divisor"
+            f" of {num_ranks}, or 1 to shard one model over all ranks."
+        )
+    return replicas, num_ranks // replicas
 
 
 def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:
@@ -164,18 +180,12 @@ class ShardedStrategy(ModelParallelStrategy):
             ConfigError: the replicas cannot share the ranks evenly.
         """
         num_ranks, replicas = self.num_nodes * self.num_processes, self._config.training.replicas
-        if num_ranks % replicas:
-            raise ConfigError(
-                f"training.replicas={replicas} cannot share {num_ranks} ranks evenly. Set a divisor"
-                f" of {num_ranks}, or 1 to shard one model over all ranks."
-            )
+        shape = replica_mesh_shape(num_ranks, replicas)
         self._data_parallel_size = num_ranks
         super().setup_environment()
         if replicas > 1:
             self._replica_mesh = init_device_mesh(
-                self.root_device.type,
-                (replicas, num_ranks // replicas),
-                mesh_dim_names=("replicas", "shards"),
+                self.root_device.type, shape, mesh_dim_names=REPLICA_MESH
             )
 
     @property

@@ -17,8 +17,10 @@ from lit_hour.plan.estimate import Estimate, estimate_run
 from lit_hour.plan.fake_tensors import PlanningMode
 from lit_hour.plan.gpus import GPUS, build_cluster
 from lit_hour.plan.longest_sample import LongestSample, build_batch
+from lit_hour.plan.memory_tracker import Collective
 from lit_hour.plan.planning import Plan, Remedy, iter_changes, with_training
 from lit_hour.plan.report import format_plan
+from lit_hour.plan.trace import StepTrace
 from lit_hour.training.module import forgetting_generators
 from tests import CONF, published_stage
 
@@ -88,7 +90,9 @@ def test_changes_are_offered_from_the_cheapest_on(tiny: Estimate) -> None:
         "training.activation_checkpointing=true",
         "data.micro_batch_size=1",
         "training.strategy=fsdp",
+        "training.optimizer=adamw_8bit",
         "--nodes 2",
+        "training.cpu_offload=true training.optimizer=adamw",
         "model.llm.lora.rank=16",
     ]
     text = format_plan(Plan(replace(tiny, cluster=cluster), SAMPLE, tiny, tuple(remedies)))
@@ -102,7 +106,9 @@ def test_time_is_the_longer_of_computation_and_communication(tiny: Estimate) -> 
         config=with_training(tiny.config, precision="bf16-mixed"),
         cluster=cluster,
         trace=replace(
-            tiny.trace, flops={"MemAug": int(989e12)}, collectives={("all_gather", 16): 320 * 10**9}
+            tiny.trace,
+            flops={"MemAug": int(989e12)},
+            collectives={Collective("all_gather", 16, 15): 320 * 10**9},
         ),
     )
     assert estimate.compute_seconds == pytest.approx(2)
@@ -138,3 +144,25 @@ def test_each_gpu_has_plausible_rates() -> None:
     for name, gpu in GPUS.items():
         assert gpu.bf16_flops > gpu.fp32_flops > 1e12, name
         assert build_cluster(name.lower().replace("-", ""), 8, 1).gpu_name == name
+
+
+@pytest.mark.slow
+def test_replicas_offload_and_8_bit_averages_are_planned() -> None:
+    """Two replicas of two ranks hold twice the weights; offloaded ones take no GPU memory."""
+    words = ["training.strategy=fsdp", "data.global_batch_size=4", "data.micro_batch_size=1"]
+    cluster = build_cluster("H100", 2, 2)
+
+    def trace(*more: str) -> StepTrace:
+        config = load_config(TINY, [*words, "training.accelerator=gpu", *more])
+        return estimate_run(config, cluster, SAMPLE).trace
+
+    plain, replicas = trace(), trace("training.replicas=2")
+    assert replicas.weights == pytest.approx(2 * plain.weights, rel=0.05)  # with padding
+    groups = {(one.num_ranks, one.last_rank) for one in replicas.collectives}
+    assert {(2, 1), (2, 2)} <= groups  # shards in a machine, replicas of a shard between machines
+    quantized = trace("training.optimizer=adamw_8bit")
+    assert quantized.optimizer_state < 0.4 * plain.optimizer_state
+    offloaded = trace("training.cpu_offload=true")
+    held = {"weights", "gradients", "optimizer state"}
+    assert not held & set(offloaded.peak.by_kind)
+    assert offloaded.peak.total_bytes < plain.peak.total_bytes
