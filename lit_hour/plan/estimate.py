@@ -15,16 +15,14 @@ from lit_hour.config.schema import Config
 from lit_hour.plan.gpus import Cluster
 from lit_hour.plan.longest_sample import LongestSample, conversations_per_sample
 from lit_hour.plan.memory_tracker import sent_bytes
+from lit_hour.plan.model_sizes import num_tokens
 from lit_hour.plan.step_size import micro_batches
 from lit_hour.plan.trace import StepTrace, trace_step
-from lit_hour.text.tokenizer import BYTE_LEVEL
 
 GIB = 2**30
 SECONDS_PER_DAY = 86_400
 # The rest is for the CUDA context, NCCL's buffers, workspaces of kernels, and fragmentation.
 USABLE_MEMORY = 0.9
-# Rows of the embedding of Qwen2-7B, where the tokenizer is not known; Qwen2.5-3B has 151,936.
-UNKNOWN_VOCAB_SIZE = 152_064
 
 
 @dataclass(frozen=True)
@@ -154,21 +152,13 @@ def estimate_run(config: Config, cluster: Cluster, sample: LongestSample) -> Est
     trace = trace_step(
         config,
         sample,
-        vocab_size(config),
+        num_tokens(config),
         num_ranks=num_ranks,
         num_samples=num_samples,
         num_micro_batches=num_micro_batches,
         on_gpu=config.training.accelerator != "cpu",
     )
     return Estimate(config, cluster, num_samples, num_micro_batches, trace)
-
-
-def vocab_size(config: Config) -> int:
-    """Return the size of the tokenizer; of Qwen2's where it is not known."""
-    is_own = config.text.tokenizer == BYTE_LEVEL
-    if is_own and not (config.training.init_from or config.model.llm.path):
-        return config.text.vocab_size
-    return config.model.llm.vocab_size or UNKNOWN_VOCAB_SIZE
 
 
 def language_tokens(config: Config, sample: LongestSample) -> int:

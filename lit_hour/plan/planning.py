@@ -10,6 +10,7 @@ from lit_hour.config.schema import Config
 from lit_hour.plan.estimate import Estimate, estimate_run
 from lit_hour.plan.gpus import Cluster
 from lit_hour.plan.longest_sample import LongestSample
+from lit_hour.plan.model_sizes import with_known_sizes
 
 LORA_RANK = 16
 
@@ -83,6 +84,7 @@ def plan_run(
     Raises:
         ConfigError: the ranks cannot share a step, or the settings contradict each other.
     """
+    config = with_known_sizes(config)
     progress("tracing a step")
     estimate = estimate_run(config, cluster, sample)
     is_on = config.training.activation_checkpointing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lit_hour.plan.estimate import GIB, USABLE_MEMORY, Estimate
+from lit_hour.plan.model_sizes import missing_sources, num_tokens
 from lit_hour.plan.planning import Plan
 
 PARTS = {
@@ -13,6 +14,7 @@ PARTS = {
     "memaug": "MemAug",
     "llm": "language model",
 }
+MIB = 2**20
 Row = Sequence[str]
 
 
@@ -43,6 +45,11 @@ def _headline(plan: Plan) -> str:
         f" {estimate.num_samples}",
         f"the longest sample: {plan.sample.describe(config)}",
     ]
+    lines += [
+        f"{name} is not here: the sizes are the settings', the vocabulary has {num_tokens(config)}"
+        " tokens"
+        for name in missing_sources(config)
+    ]
     if training.cpu_offload:
         lines.append("weights, gradients and optimizer state are in CPU memory, and not in peaks")
     if training.compile:
@@ -53,11 +60,11 @@ def _headline(plan: Plan) -> str:
 def _parameters(estimate: Estimate) -> str:
     numbers = estimate.trace.num_parameters
     rows = [
-        (PARTS[part], f"{count / 1e6:,.1f} M", f"{trained / 1e6:,.1f} M")
+        (PARTS[part], f"{count / 1e6:,.2f} M", f"{trained / 1e6:,.2f} M")
         for part, (count, trained) in numbers.items()
     ]
     total, trained = (sum(pair[index] for pair in numbers.values()) for index in range(2))
-    rows.append(("all", f"{total / 1e6:,.1f} M", f"{trained / 1e6:,.1f} M"))
+    rows.append(("all", f"{total / 1e6:,.2f} M", f"{trained / 1e6:,.2f} M"))
     return table(("parameters", "all", "trained"), rows)
 
 
@@ -76,20 +83,34 @@ def _memory(plan: Plan) -> str:
     ]
     peaks = [
         (
-            f"peak of the {phase}" + (f" ({peak.moment})" if peak.moment else ""),
+            phase + (f" ({peak.moment})" if peak.moment else ""),
             peak.total_bytes,
             switched.peaks[phase].total_bytes,
         )
         for phase, peak in trace.peaks.items()
     ]
-    rows = [(name, gib(here), gib(there)) for name, here, there in [*held, *peaks]]
-    by_kind = sorted(trace.peak.by_kind.items(), key=lambda pair: -pair[1])
-    at_peak = ", ".join(f"{kind} {gib(size)}" for kind, size in by_kind if size > 0.01 * GIB)
-    return (
-        table(("memory of a rank, GiB", "as configured", f"{other} checkpointing"), rows)
-        + f"\nat the peak, {trace.peak_phase}: {at_peak or 'less than 0.01'}"
-        + f"\nin CPU memory: up to {plan.estimate.arena_gib:.1f} GiB of decoded frames for the data"
-        " workers of a rank"
+    name, size = memory_unit(plan)
+
+    def format_row(label: str, *values: int) -> Row:
+        return (label, *(f"{value / size:,.2f}" for value in values))
+
+    header = ("as configured", f"{other} checkpointing")
+    kinds = sorted(trace.peak.by_kind, key=lambda kind: -trace.peak.by_kind[kind])
+    at_peak = [
+        format_row(kind, trace.peak.by_kind[kind], switched.peak.by_kind.get(kind, 0))
+        for kind in kinds
+        if trace.peak.by_kind[kind]
+    ]
+    return "\n".join(
+        [
+            table((f"memory of a rank, {name}", *header), [format_row(*row) for row in held]),
+            "",
+            table((f"largest memory of a phase, {name}", *header), [format_row(*p) for p in peaks]),
+            "",
+            table((f"at the largest, in the {trace.peak_phase}, {name}", *header), at_peak),
+            f"in CPU memory, of the data workers of a rank: up to {plan.estimate.arena_gib:.1f} GiB"
+            " of decoded frames",
+        ]
     )
 
 
@@ -160,9 +181,9 @@ def _time(estimate: Estimate) -> str:
     return table(("time", ""), rows)
 
 
-def gib(num_bytes: int) -> str:
-    """Format bytes as GiB."""
-    return f"{num_bytes / GIB:,.2f}"
+def memory_unit(plan: Plan) -> tuple[str, int]:
+    """Return GiB, or MiB for a small model, and the bytes of it."""
+    return ("GiB", GIB) if plan.estimate.trace.peak.total_bytes >= GIB else ("MiB", MIB)
 
 
 def table(header: Row, rows: Iterable[Row]) -> str:

@@ -93,7 +93,7 @@ def trace_step(
     num_micro_batches: int,
     on_gpu: bool,
 ) -> StepTrace:
-    """Trace an optimizer step of a rank whose samples are all the longest.
+    """Trace an optimizer step of one rank; each of its samples is the longest.
 
     Args:
         config: settings of the run. `training.compile` is not followed.

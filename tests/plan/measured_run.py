@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 
 from lit_hour.config.load import load_config
 from lit_hour.data.sample_order import micro_batches_per_step
-from lit_hour.plan.estimate import vocab_size
 from lit_hour.plan.longest_sample import LongestSample, build_batch
+from lit_hour.plan.model_sizes import num_tokens
 from lit_hour.run_dir import RunDir
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.trainer_setup import build_trainer
@@ -62,7 +62,7 @@ def measure(words: list[str], sample: LongestSample) -> dict[str, int]:
     clock, data = PhaseClock(), config.data
     torch.set_num_threads(1)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        module = HourLLaVAModule(config, vocab_size(config), NUM_STEPS)
+        module = HourLLaVAModule(config, num_tokens(config), NUM_STEPS)
         batch = build_batch(config, sample, module.model, data.micro_batch_size)
         steps: Any = SimpleNamespace(
             num_steps=NUM_STEPS,
