@@ -14,6 +14,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
+from lit_hour.training.optional_packages import check_optional_packages
 from lit_hour.training.run_lease import hold_run, is_rank_zero
 from lit_hour.training.signals import EXIT_INTERRUPTED, ShutdownSignal
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
         InputError: a setting, file or run cannot be used, or another process trains the run.
     """
     config = load_settings(argv)
+    check_optional_packages(config.training)
     # held before the synthetic videos are made; `fit` enters the same lease again
     with hold_run(RunDir.from_config(config.run)):
         with start_synthetic(config) as build:  # renders in other processes during the imports
@@ -43,15 +45,10 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
 
                 from lit_hour.synthetic.packing import build_and_pack, pack_build
                 from lit_hour.training.fit import fit
-                from lit_hour.training.loggers import check_logger
-                from lit_hour.training.optim_8bit import check_optimizer
                 from lit_hour.training.trainer_setup import check_accelerator
 
             configure_logging()
-            # `fit` checks these too, but after the videos are made.
-            check_accelerator(config.training)
-            check_logger(config.training)
-            check_optimizer(config.training)
+            check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
             if build:
                 dataset: SyntheticDataset | None = pack_build(build, config)
             else:  # the other ranks wait here until rank zero has made the videos

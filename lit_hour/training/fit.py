@@ -38,10 +38,10 @@ from lit_hour.training.checkpoints.resume import (
     config_for_resume,
     find_resume_point,
 )
-from lit_hour.training.loggers import TABLE_NAME, check_logger
+from lit_hour.training.loggers import TABLE_NAME
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import describe_schedule_change
-from lit_hour.training.optim_8bit import check_optimizer
+from lit_hour.training.optional_packages import check_optional_packages
 from lit_hour.training.run_lease import RunLease, hold_run, is_rank_zero
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import (
@@ -138,8 +138,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
         RunError: another process trains this run.
     """
     check_accelerator(config.training)
-    check_logger(config.training)
-    check_optimizer(config.training)
+    check_optional_packages(config.training)
     run = RunDir.from_config(config.run)
     shutdown = shutdown or ShutdownSignal()
     with hold_run(run) as lease:

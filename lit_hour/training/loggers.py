@@ -12,7 +12,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from PIL import Image
 from torch.utils.tensorboard.summary import hparams
 
 from lit_hour.config.schema import Config
-from lit_hour.config.training import TrainingConfig
-from lit_hour.errors import ConfigError
 from lit_hour.io.atomic import atomic_write
 from lit_hour.run_dir import RunDir
 
@@ -71,19 +68,6 @@ class MetricsTable(CSVLogger):
     def _is_kept(self, row: dict[str, str]) -> bool:
         step = row.get(STEP_COLUMN) or ""  # a killed process may leave half a row at the end
         return step.isdigit() and int(step) < self._resume_step and None not in row.values()
-
-
-def check_logger(training: TrainingConfig) -> None:
-    """Check that the package of the logger is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if training.logger == "wandb" and find_spec("wandb") is None:
-        raise ConfigError(
-            "training.logger=wandb needs the package wandb, which is not installed. Run"
-            " pip install 'lit_hour[wandb]', or set training.logger=tensorboard or csv."
-        )
 
 
 def build_logger(config: Config, run: RunDir, resume_step: int) -> Logger:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_hour.config.training import TrainingConfig
-from lit_hour.errors import ConfigError
 from lit_hour.training.checkpoints.optimizer_state import dequantized, local_shard
 
 IS_SIGNED = {"exp_avg": True, "exp_avg_sq": False}  # the averages that are quantized
-
-
-def check_optimizer(training: TrainingConfig) -> None:
-    """Check that the package of the optimizer is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if training.optimizer == "adamw_8bit" and find_spec("torchao") is None:
-        raise ConfigError(
-            "training.optimizer=adamw_8bit needs the package torchao, which is not installed. Run"
-            " pip install 'lit_hour[quantized]', or set training.optimizer=adamw."
-        )
 
 
 def build_adamw_8bit(groups: Iterable[dict[str, Any]], **options: Any) -> Optimizer:

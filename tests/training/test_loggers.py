@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lit_hour.config.validate import SCHEMA
 from lit_hour.errors import ConfigError
-from lit_hour.training import loggers
+from lit_hour.training import optional_packages
 from lit_hour.training.loggers import flat_settings
 from tests.helpers.toy_run import StepRecorder, StoppedError, ToyProject
 
@@ -76,7 +76,7 @@ def test_resumed_table_has_each_step_once_and_the_values_of_tensorboard(
 def test_missing_wandb_is_named_before_anything_is_written(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package wandb, .* pip install 'lit_hour\["):
         toy.fit("missing", "training.logger=wandb")
     assert not toy.run_dir("missing").path.exists()

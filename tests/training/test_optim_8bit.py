@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_hour.errors import ConfigError
-from lit_hour.training import optim_8bit
+from lit_hour.training import optional_packages
 from lit_hour.weights.reader import open_weights
 from tests.helpers.fork import fork_ranks
 from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
@@ -22,7 +22,7 @@ NEAR = 0.02  # five times the largest learning rate; weights move by about 0.02 
 def test_missing_torchao_is_named_before_anything_is_written(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optim_8bit, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package torchao, .* pip install 'lit_hour\["):
         toy.fit("no-torchao", *WORDS)
     assert not toy.run_dir("no-torchao").path.exists()
