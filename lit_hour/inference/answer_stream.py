@@ -16,6 +16,7 @@ from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.inference.answer import Answer, AnswerPiece, TokenLogprob
 from lit_hour.inference.json_constraint import JsonConstraint, compile_schema
 from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.model.prefix_cache import PrefixCache
 from lit_hour.model.token_sampler import TokenSampler
 from lit_hour.text.tokenizer import Tokenizer, end_of_turn_id
 from lit_hour.types import Conversation
@@ -132,17 +133,13 @@ def stream_answers(
     constraints = _build_constraints(predictor, params)
     sampler = TokenSampler(params, len(tokenizer), predictor.device, constraints)
     prompt = predictor.build_prompts(memory, [conversation])
-    # otherwise the visual tokens depend on all questions, and a further turn begins anew
-    is_constant = predictor.config.text.memaug_question_scope == "first" or (
-        memory.num_placeholders == 0
-    )
     steps = predictor.model.llm.generate(
         prompt,
         limit,
         end_id,
         select=sampler,
         num_copies=params.num_choices,
-        prefixes=predictor.prefixes if is_constant else None,
+        prefixes=_usable_prefixes(predictor, memory),
     )
     choices = [_Choice(index, TextStream(tokenizer, params.stop)) for index in params.choices]
     seconds: dict[str, float] = {}
@@ -167,6 +164,12 @@ def stream_answers(
                 )
         if all(choice.is_finished for choice in choices):
             return
+
+
+def _usable_prefixes(predictor: VideoPredictor, memory: VideoMemory) -> PrefixCache | None:
+    """Return the KV caches of earlier turns, unless the visual tokens depend on all questions."""
+    is_first = predictor.config.text.memaug_question_scope == "first"
+    return predictor.prefixes if is_first or memory.num_placeholders == 0 else None
 
 
 def _build_constraints(predictor: VideoPredictor, params: SamplingParams) -> list[JsonConstraint]:

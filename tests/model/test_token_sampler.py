@@ -18,7 +18,7 @@ def sample(params: SamplingParams, num_steps: int = 1, num_rows: int = 1) -> Ten
     return torch.stack([sampler(logits) for _ in range(num_steps)], dim=1)
 
 
-def shares(params: SamplingParams, num_steps: int = 4000) -> Tensor:
+def shares(params: SamplingParams, num_steps: int = 1500) -> Tensor:
     """Return how often each token is sampled: `(tokens,)`."""
     tokens = sample(params, num_steps)
     return torch.bincount(tokens[0], minlength=NUM_TOKENS) / num_steps
@@ -43,7 +43,7 @@ def test_penalties_lower_the_logits_of_generated_tokens() -> None:
 def test_samples_have_the_distribution_of_the_formula() -> None:
     probabilities = (LOGITS[:NUM_TOKENS] / 0.7).softmax(dim=0)
     found = shares(SamplingParams(temperature=0.7, seed=1))
-    assert (found - probabilities).abs().max() < 0.03
+    assert (found - probabilities).abs().max() < 0.05
 
 
 def test_top_k_and_top_p_leave_the_most_likely_tokens() -> None:
@@ -55,7 +55,7 @@ def test_top_k_and_top_p_leave_the_most_likely_tokens() -> None:
     assert probabilities[:2].sum() < 0.8 < probabilities[:3].sum()
     found = shares(SamplingParams(temperature=1.0, top_p=0.8, seed=3))
     kept = probabilities[:3] / probabilities[:3].sum()
-    assert (found[:3] - kept).abs().max() < 0.03 and found[3:].sum() == 0
+    assert (found[:3] - kept).abs().max() < 0.05 and found[3:].sum() == 0
 
 
 def test_a_seed_repeats_the_tokens_and_rows_differ() -> None:

@@ -275,8 +275,10 @@ def test_an_answer_is_sampled_as_the_page_says(
 
     def ask_anew() -> str:
         browser.run("document.getElementById('new-video').click()")
-        browser.wait_until_visible("#videos button").click()
+        browser.wait_until_visible("#videos button")
+        browser.run("document.querySelector('#videos button').click()")  # the list may be redrawn
         browser.wait_until_visible("#thumbnails img")
+        wait_for(lambda: browser.count(".answer") == 0)
         return browser.ask("What is there?")
 
     sampled = ask_anew()

@@ -167,6 +167,7 @@ def test_media_that_cannot_be_used_are_refused_and_leave_no_file(
         assert text_of(ask(server, part(uploaded), QUESTION))
 
 
+@pytest.mark.slow
 def test_a_large_request_is_refused_before_its_media_are_decoded(
     predictor: VideoPredictor, clip: bytes
 ) -> None:
