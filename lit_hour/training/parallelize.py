@@ -40,9 +40,10 @@ from lit_hour.weights.reader import (
     read_checkpoint,
 )
 
+TRUE_BF16 = "bf16-true"  # of training.precision
 GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as stored
     "32-true": None,
-    "bf16-true": torch.bfloat16,
+    TRUE_BF16: torch.bfloat16,
     "bf16-mixed": torch.bfloat16,
 }
 

@@ -46,10 +46,9 @@ from lit_hour.training.callbacks.val_plots import ValidationPlots
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.distributed import CrossRankMax
 from lit_hour.training.loggers import build_logger
-from lit_hour.training.parallelize import ShardedStrategy
+from lit_hour.training.parallelize import TRUE_BF16, ShardedStrategy
 from lit_hour.training.signals import ShutdownSignal
 
-TRUE_BF16 = "bf16-true"
 IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
     ".*your dataloader is not resumable",  # the data module starts its loader at the right sample
     ".*does not have many workers",  # throughput/data_wait_frac shows whether there are too few
@@ -261,7 +260,7 @@ class TrueBf16Precision(HalfPrecision):
     """
 
     def __init__(self) -> None:
-        super().__init__("bf16-true")
+        super().__init__(TRUE_BF16)
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Cast the weights, and keep the rotary frequencies in float32."""

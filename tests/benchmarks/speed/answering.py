@@ -117,31 +117,41 @@ def measure_tiny_model() -> Iterator[Outcome]:
 
 def measure_3b() -> Iterator[Outcome]:
     """Measure an hour of frames without decoding, and ten hours of features."""
-    device = torch.device("cuda")
-    overrides = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
-    config = load_config(published_stage("3b", "s3"), overrides)
-    processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
-    session = VideoPredictor(
-        config, random_model(config, len(processor.tokenizer), device), processor
-    )
-    size, vision = config.video.image_size, session.model.vision
+    session = random_session(torch.device("cuda"))
     found: dict[int, Latency] = {}
     for minutes in MINUTES:
-        num_frames = 60 * minutes
-        timestamps = torch.arange(num_frames).float()  # (frames,)
-        if minutes <= HOUR:
-            shape = (num_frames, 3, size, size)
-            images = torch.randint(0, 256, shape, dtype=torch.uint8)
-            visual: Frames | Features = Frames(images, timestamps)
-        else:
-            shape = (num_frames, vision.tokens_per_frame, vision.dim)
-            visual = Features(torch.randn(shape, dtype=torch.bfloat16), timestamps)
-        encode = partial(session.encode_visual, visual, float(len(visual)), "noise")
+        encode = noise_video(session, minutes, has_frames=minutes <= HOUR)
         # one round more than counted, because the first one selects kernels
         rounds = [measure_latency(session, encode) for _ in range(1 + NUM_ROUNDS)]
         found[minutes] = min(rounds, key=lambda latency: latency.total)
         print_latency(minutes, found[minutes])
     yield from outcomes("3B shapes, bf16, frames decoded before (ten hours: encoded before)", found)
+
+
+def random_session(device: torch.device, *overrides: str) -> VideoPredictor:
+    """Return the 3B shapes with random weights in bf16."""
+    settings = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS, *overrides]
+    config = load_config(published_stage("3b", "s3"), settings)
+    processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
+    model = random_model(config, len(processor.tokenizer), device)
+    return VideoPredictor(config, model, processor)
+
+
+def noise_video(
+    session: VideoPredictor, minutes: float, *, has_frames: bool
+) -> Callable[[], VideoMemory]:
+    """Return a function that encodes noise: frames in memory, or features on the device."""
+    num_frames, vision = round(60 * minutes), session.model.vision
+    timestamps = torch.arange(num_frames).float()  # (frames,)
+    if has_frames:
+        size = vision.image_size
+        images = torch.randint(0, 256, (num_frames, 3, size, size), dtype=torch.uint8)
+        visual: Frames | Features = Frames(images, timestamps)
+    else:
+        shape = num_frames, vision.tokens_per_frame, vision.dim
+        tokens = torch.randn(shape, dtype=torch.bfloat16, device=session.device)
+        visual = Features(tokens, timestamps)
+    return partial(session.encode_visual, visual, float(num_frames), "noise")
 
 
 def random_model(config: Any, vocabulary_size: int, device: torch.device) -> HourLLaVA:

@@ -184,12 +184,16 @@ def read_sections(path: Path, machine: dict[str, Any]) -> list[Section]:
 def read_section(record: dict[str, Any]) -> Section:
     """Read a section that `Report.write_json` has written."""
     results: list[Outcome | Failure] = [Failure(**failure) for failure in record["failed"]]
-    for outcome in record["outcomes"]:
-        values = {field.name: outcome[field.name] for field in fields(Outcome)}
-        values["goal"] = values["goal"] and Goal(**values["goal"])
-        values["curve"] = {float(minutes): value for minutes, value in values["curve"].items()}
-        results.append(Outcome(**values))
+    results += [read_outcome(outcome) for outcome in record["outcomes"]]
     return Section(record["topic"], record["commit"], record["date"], results)
+
+
+def read_outcome(record: dict[str, Any]) -> Outcome:
+    """Read an outcome that `outcome_record` has returned."""
+    values = {field.name: record[field.name] for field in fields(Outcome)}
+    values["goal"] = values["goal"] and Goal(**values["goal"])
+    values["curve"] = {float(minutes): value for minutes, value in values["curve"].items()}
+    return Outcome(**values)
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def measure() -> Iterator[Outcome]:
     """Measure time, memory, several texts about one video, and growth with the length."""
     check_equal()
     shape = HOUR if torch.cuda.is_available() else SHORT
-    yield from _time(shape)
-    yield from _memory(replace(shape, num_layers=4))
+    yield from time_rows(shape)
+    yield from memory_rows(replace(shape, num_layers=4))
     yield from _attention(shape)
     yield from _texts(replace(shape, num_frames=shape.num_frames // 2, num_layers=1))
     yield from _growth()
@@ -65,7 +65,8 @@ def measure() -> Iterator[Outcome]:
         )
 
 
-def _time(shape: Shape) -> Iterator[Outcome]:
+def time_rows(shape: Shape) -> Iterator[Outcome]:
+    """Measure forward and backward against the plain formulas and the rate of products."""
     work = build(shape)
     implementations = {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)}
     if not torch.cuda.is_available():  # a GPU computes in bf16 anyway
@@ -96,7 +97,8 @@ def _time(shape: Shape) -> Iterator[Outcome]:
             yield Outcome(TARGET, f"{what}, {MIXED}", unit, seconds[MIXED], seconds[peer], peer)
 
 
-def _memory(shape: Shape) -> Iterator[Outcome]:
+def memory_rows(shape: Shape) -> Iterator[Outcome]:
+    """Measure the peak memory of forward and backward against the plain formula."""
     peak, plain_peak = (peak_megabytes(shape, implementation) for implementation in (ours, plain))
     print("peak memory, ours and the plain formula:", peak, plain_peak)
     for name, goal in (("allocated", MEMORY), ("resident", None)):

@@ -56,9 +56,14 @@ def write_noise(
     vision: VisionEncoder,
     num_questions: int | None = None,
 ) -> None:
-    """Write videos at one frame per second, each by default with the questions of one sample."""
+    """Write videos at one frame per second, each by default with the questions of one sample.
+
+    An encoder on the meta device has no digest; `take_steps` compares none.
+    """
+    is_meta = next(vision.parameters()).is_meta
+    digest = "0" * 64 if is_meta else vision.digest()
     metadata = FeatureMetadata(
-        "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), vision.digest()
+        "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), digest
     )
     target = FeatureWriter(folder, NoiseVideos(num_videos, num_frames, config), metadata, 0)  # type: ignore[arg-type]
     target.open()

@@ -1,0 +1,1 @@
+"""Answer and train at the published sizes on a CPU; see `__main__.py`."""
