@@ -260,7 +260,7 @@ class TrueBf16Precision(HalfPrecision):
     """
 
     def __init__(self) -> None:
-        super().__init__(TRUE_BF16)
+        super().__init__("bf16-true")
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Cast the weights, and keep the rotary frequencies in float32."""

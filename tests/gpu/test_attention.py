@@ -72,18 +72,18 @@ def test_each_fused_kernel_equals_exact_attention(device: torch.device, is_causa
         torch.randn(1, KEY_VALUE_HEADS, rows, 128, dtype=torch.float64)
         for rows in (200, num_keys, num_keys)
     )  # (1, heads, rows, head_dim)
-    expected = gradients(query, key, value, is_causal)
+    expected = gradients(query, key, value, is_causal=is_causal)
     for backend in FUSED[device.type]:
-        rounded = [tensor.to(device, torch.bfloat16) for tensor in (query, key, value)]
+        rounded = (tensor.to(device, torch.bfloat16) for tensor in (query, key, value))
         with sdpa_kernel(backend):
-            found = gradients(*rounded, is_causal)
+            found = gradients(*rounded, is_causal=is_causal)
         for ours, exact in zip(found, expected, strict=True):
             difference = float((ours.cpu().double() - exact).abs().max() / exact.abs().max())
             assert difference < BF16_ERROR, backend
 
 
-def gradients(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> list[Tensor]:
-    """Return the output of attention, and the gradients of its inputs."""
-    inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
-    output = F.scaled_dot_product_attention(*inputs, is_causal=is_causal)
+def gradients(*tensors: Tensor, is_causal: bool) -> list[Tensor]:
+    """Return the output of attention, and the gradients of query, key and value."""
+    inputs = query, key, value = [tensor.clone().requires_grad_() for tensor in tensors]
+    output = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
     return [output.detach(), *torch.autograd.grad(output.square().sum(), inputs)]
