@@ -8,8 +8,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError, QuestionError, ShardError
+from lit_hour.model.meta_init import missing_weights
 from lit_hour.run_dir import RunDir
+from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.fit import FitResult
+from lit_hour.training.module import HourLLaVAModule
 from lit_hour.weights.reader import open_weights
 from tests.helpers.toy_run import (
     NUM_STEPS,
@@ -147,6 +150,25 @@ def test_bf16_run_trains_and_validates(toy: ToyProject, precision: str) -> None:
         weight.dtype for weight in load_weights(outcome.run).values() if weight.is_floating_point()
     }
     assert dtypes == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+
+
+@pytest.mark.slow
+def test_bf16_run_draws_its_weights_by_name_without_a_float32_copy(toy: ToyProject) -> None:
+    """The weights after a step of tiny learning rates are those that a sharded run would draw."""
+    rates = [f"training.learning_rate.{part}=1e-12" for part in PARTS]
+    words = ("training.precision=bf16-true", "training.max_steps=1", *rates)
+    outcome = toy.fit("drawn", *words)
+    config = load_config(outcome.run.checkpoint("last").with_suffix(".yaml"))
+    num_tokens = len(load_tokenizer(outcome.run.tokenizer))
+    module = HourLLaVAModule(config, num_tokens, 1)
+    assert {weight.device.type for weight in module.parameters()} == {"meta"}
+    assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}
+    expected = dict(missing_weights(module.model, (), config.run.seed))
+    found = {name.removeprefix("model."): one for name, one in load_weights(outcome.run).items()}
+    assert expected.keys() <= found.keys() and len(expected) > 30
+    for name, weight in expected.items():
+        drawn = weight.to(found[name].dtype)
+        torch.testing.assert_close(found[name], drawn, atol=1e-11, rtol=0, msg=name)
 
 
 # Initialization

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.scale.answer JOB
 
-The run is opened in bf16, the features are encoded to a memory, the memory is saved and loaded
-again, and two questions are answered. JOB is a `Job` as JSON.
+The run is opened in bf16, the features are encoded to a memory, and a question is answered. The
+memory is saved and loaded again, and answers the next question. JOB is a `Job` as JSON.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main(job: Job) -> None:
         memory = predictor.encode_visual(video, float(job.num_frames), "noise")
         del video
         found["value"] = memory.num_bytes
+    answer(predictor, memory, "first question", QUESTIONS[0], job.num_new_tokens, parts)
     with parts.measure("save the memory") as found:
         file = Path(job.folder) / "memory.safetensors"
         save_memory(predictor, memory, file)
@@ -61,8 +62,7 @@ def main(job: Job) -> None:
     if checksum(memory) != expected:
         raise ValueError("the loaded memory differs from the saved one")
     file.unlink()
-    for name, question in zip(("first question", "next question"), QUESTIONS, strict=True):
-        answer(predictor, memory, name, question, job.num_new_tokens, parts)
+    answer(predictor, memory, "next question", QUESTIONS[1], job.num_new_tokens, parts)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ FILE = Path(__file__).parents[1] / "SCALE.md"
 TITLE = """\
 # Published sizes on a CPU
 
-`python -m tests.benchmarks.scale 3b --write` writes the section of its size in this file. A random
+`python -m tests.benchmarks.scale 3b --write` writes a section of this file for its size and length. A random
 checkpoint of the published sizes is written in bf16, converted as by `lit-hour convert`, and
 answers questions about stored features in a process limited in memory. Peaks are resident memory
 with the pages of mapped files. The roofline of a part is the time of its products and its attention
@@ -52,12 +52,12 @@ class Measured:
     def to_markdown(self) -> str:
         """Return the section."""
         job = self.job
-        layers = f"{job.num_layers} decoder layers" if job.num_layers else "all layers"
+        layers = f" with {job.num_layers} decoder layers" if job.num_layers else ""
         rates, limit = self.rates, self.limit_bytes / GIGABYTE
         lines = [
-            f"## {job.size}",
+            f"## {job.size}{layers}, {job.num_frames:,} frames",
             "",
-            f"{cpu_name()}, {self.num_threads} threads, bf16, {layers}; {job.num_frames:,} frames;"
+            f"{cpu_name()}, {self.num_threads} threads, bf16;"
             f" commit {current_commit()}, {current_time()[:16]} UTC. {self.remark}".rstrip(),
             "",
             f"Resident memory is limited to {limit:.1f} GB: 1.5 x"
