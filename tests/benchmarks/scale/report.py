@@ -17,10 +17,10 @@ FILE = Path(__file__).parents[1] / "SCALE.md"
 TITLE = """\
 # Published sizes on a CPU
 
-`python -m tests.benchmarks.scale 3b --write` writes a section of this file for its size and length. A random
-checkpoint of the published sizes is written in bf16, converted as by `lit-hour convert`, and
-answers questions about stored features in a process limited in memory. Peaks are resident memory
-with the pages of mapped files. The roofline of a part is the time of its products and its attention
+`python -m tests.benchmarks.scale 3b --write` writes a section of this file for its size and
+length. A random checkpoint of the published sizes is written in bf16, converted as by `lit-hour
+convert`, and answers questions about stored features in a process limited in memory. Peaks are
+resident memory with the pages of mapped files. The roofline of a part is the time of its products and its attention
 at the measured rates, or of reading its bytes, whichever is longer.
 """
 GIGABYTE = 1e9
@@ -110,8 +110,8 @@ def describe_value(part: Part) -> str:
 
 def write_section(section: str, file: Path = FILE) -> None:
     """Replace the section of the same heading in SCALE.md, or append it."""
-    text = file.read_text(encoding="utf-8") if file.exists() else TITLE
-    head, *sections = re.split(r"(?m)^(?=## )", text)
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    _, *sections = re.split(r"(?m)^(?=## )", text)
     heading = section.splitlines()[0]
     kept = [one.strip() + "\n" for one in sections if one.splitlines()[0] != heading]
-    file.write_text("\n".join([head.strip() + "\n", *sorted([*kept, section])]), encoding="utf-8")
+    file.write_text("\n".join([TITLE, *sorted([*kept, section])]), encoding="utf-8")
