@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.data.training_videos import TrainingVideos
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.answer_store import AnswerStore
 from lit_hour.evaluation.eval_plan import EvalPlan, VideoQuestions, build_plan, check_skip_budget
@@ -27,7 +28,7 @@ from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream, generate_
 from lit_hour.evaluation.item import Item
 from lit_hour.evaluation.protocol import describe_protocol, with_questions
 from lit_hour.evaluation.report.html import render_report
-from lit_hour.evaluation.report.report import Report, build_report, write_report
+from lit_hour.evaluation.report.report import Report, build_report, mark_seen, write_report
 from lit_hour.evaluation.report.text import summarize
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
@@ -256,17 +257,32 @@ class EvaluationModule(L.LightningModule):
             items = self.plan.questions.items
             judgments = self.judge.judge(items, responses, self.store.judge_path)
             protocol = {**protocol, "judge": self.judge.description}
+        seen, unknown = find_training_videos(self.plan, self.checkpoint)
         report = build_report(
-            self.plan.questions,
+            mark_seen(self.plan.questions, seen),
             responses,
             {**self.plan.missing, **self.plan.excluded, **skipped},
             protocol,
             judgments,
+            unknown,
         )
         write_report(report, self.store.report_path)
         frames = {result.id: self.store.load_frames(result.video) for result in report.wrong}
         atomic_write_text(self.store.html_path, render_report(report, frames))
         return report
+
+
+def find_training_videos(plan: EvalPlan, checkpoint: Path) -> tuple[set[str], dict[str, str]]:
+    """Compare the videos with those that the run was trained on, by their content.
+
+    Returns:
+        Ids of the questions about a video of the training data, and by setting the reason why a
+        source of training data could not be compared.
+    """
+    videos = TrainingVideos.of_run(load_config(base=checkpoint.with_suffix(".yaml")))
+    found = videos.find(video.file for video in plan.videos if video.file)
+    seen = {item.id for video in plan.videos if video.file in found for item in video.items}
+    return seen, dict(videos.unknown)
 
 
 def assign_videos(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:

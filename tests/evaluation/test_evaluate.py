@@ -21,6 +21,7 @@ from tests.evaluation.helpers import (
     run_evaluate,
     write_converted,
 )
+from tests.helpers.toy_run import TrainedRun
 from tests.videomarathon.chat_server import ChatServer
 
 
@@ -74,6 +75,22 @@ def test_generation_tasks_are_judged_after_all_responses(
     assert judged.results[0].scores["total"] == 6.0 and not judged.needs_judge
     assert judged.protocol["judge"]["model"] == "grader"
     assert judged.results[0].response == report.results[0].response
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_training_video_is_reported(
+    trained: TrainedRun, toy_split: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train_split = toy_split.parent / "train"
+    shutil.copytree(train_split / "videos", tmp_path / "videos")
+    overrides = (f"evaluation.questions={train_split}/questions.json", "evaluation.limit=1")
+    report = run_evaluate(
+        trained.run, tmp_path / "out", *overrides, f"evaluation.videos={tmp_path}/videos"
+    )
+    assert report.num_seen == len(report.results) > 0 and report.not_compared == {}
+    assert "questions about videos that the run was trained on" in capsys.readouterr().out
+    unseen = custom_questions(toy_split, "evaluation.limit=1")
+    assert run_evaluate(trained.run, tmp_path / "other", *unseen).num_seen == 0
 
 
 def test_the_setting_lists_every_benchmark() -> None:

@@ -2,11 +2,10 @@
 
 from lit_hour.evaluation.report.report import (
     Report,
-    Result,
-    Score,
     build_report,
     read_report,
     write_report,
 )
+from lit_hour.evaluation.report.result import Result, Score
 
 __all__ = ["Report", "Result", "Score", "build_report", "read_report", "write_report"]

@@ -9,7 +9,8 @@ from typing import Any
 from lit_hour.config.diff import diff_settings
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.report.metrics import MetricComparison, compare_metric
-from lit_hour.evaluation.report.report import Report, Result
+from lit_hour.evaluation.report.report import Report
+from lit_hour.evaluation.report.result import Result
 from lit_hour.evaluation.scoring import Interval, bootstrap_interval, mcnemar
 
 Pair = tuple[Result, Result]  # of the first and the second model, on the same question

@@ -8,7 +8,8 @@ from typing import Any
 
 from lit_hour.config.diff import flatten
 from lit_hour.evaluation.report.compare import Comparison, Pair
-from lit_hour.evaluation.report.report import Report, Result, percent
+from lit_hour.evaluation.report.report import Report
+from lit_hour.evaluation.report.result import Result, percent
 from lit_hour.io.html import html_options, html_page, html_table, image_data_uri
 from lit_hour.types import Thumbnail
 
@@ -32,7 +33,7 @@ def render_report(report: Report, frames: Mapping[str, Sequence[Thumbnail]] | No
         report: of one model.
         frames: question id -> frames of its video, shown beside a wrong response.
     """
-    score = report.score
+    score, summary = report.score, report.summary().removeprefix(f"{report.full_title}: ")
     counts = {
         "questions in the files": score.num_questions,
         "evaluated": score.num_evaluated,
@@ -45,9 +46,9 @@ def render_report(report: Report, frames: Mapping[str, Sequence[Thumbnail]] | No
     }
     rows = [[escape(name), str(count)] for name, count in counts.items()]
     return html_page(
-        report.title,
+        report.full_title,
         [
-            f'<p class="score">{escape(report.summary().removeprefix(f"{report.title}: "))}</p>',
+            f'<p class="score">{escape(summary)}</p>',
             *_warnings(report),
             html_table(rows, ["", "number"], num_text_columns=1),
             *_metric_table(report),
@@ -127,6 +128,14 @@ def _warnings(report: Report) -> list[str]:
             f"The files hold {num_in_files} questions; the whole benchmark has"
             f" {report.num_published}."
         )
+    if report.num_seen:
+        warnings.append(
+            f"{report.num_seen} of these questions are about videos that the run was trained on;"
+            " the score of the others is below."
+        )
+    if report.not_compared:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.not_compared.items())
+        warnings.append(f"Not compared with the training data: {reasons}.")
     return [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
 
 

@@ -10,85 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.item import Item, QuestionSet
-from lit_hour.evaluation.report.metrics import Metric, QuestionValue, compute_metric
-from lit_hour.evaluation.scoring import Interval, Judgment, bootstrap_interval, score_response
+from lit_hour.evaluation.report.metrics import Metric, compute_metric
+from lit_hour.evaluation.report.result import Result, Score, percent
+from lit_hour.evaluation.scoring import Judgment, bootstrap_interval, score_response
 from lit_hour.io.atomic import atomic_write_text
 
 FORMAT = 3
+SEEN_GROUPING = "video in the training data"
 NO_REASON = "no response and no reason was given"
-
-
-@dataclass(frozen=True)
-class Result:
-    """The response to one question, and its score.
-
-    Attributes:
-        id: of the question.
-        video: path of the video in its folder.
-        groups: grouping -> values.
-        question: without options.
-        options: label -> text.
-        answer: the true label or text.
-        response: text that the model generated.
-        chosen: the label found in the response; None if unmatched.
-        correct: None if the benchmark leaves the verdict to a judge, who gave none or only grades.
-        scores: values for `Metric`, such as the grades of a judge.
-        judgment: the judge's answer, "" if there was no judge.
-    """
-
-    id: str
-    video: str
-    groups: Mapping[str, Sequence[str]]
-    question: str
-    options: Mapping[str, str]
-    answer: str
-    response: str
-    chosen: str | None
-    correct: bool | None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    judgment: str = ""
-
-    def value(self, score: str) -> QuestionValue | None:
-        """Return the value for a metric, "correct" or a key of `scores`; None if there is none."""
-        known = self.correct if score == "correct" else self.scores.get(score)
-        task = next(iter(self.groups.get("task", ())), "")
-        return None if known is None else QuestionValue(float(known), self.video, task)
-
-    @property
-    def is_unmatched(self) -> bool:
-        """True if no rule understands the response; an empty response is not unmatched."""
-        is_scored_by_rule = self.correct is not None and not self.judgment
-        return is_scored_by_rule and self.chosen is None and bool(self.response.strip())
-
-
-@dataclass(frozen=True)
-class Score:
-    """The accuracy over some questions.
-
-    Attributes:
-        num_questions: in the files, evaluated or not.
-        num_evaluated: of these, with a response (which may be empty).
-        num_answered: of these, with a response that is not empty.
-        num_unmatched: of these, with a response that no rule understands.
-        num_correct: correct responses.
-        accuracy: correct responses per evaluated question; None if none was evaluated.
-        interval: 95% interval of the accuracy; None for fewer than two videos.
-    """
-
-    num_questions: int
-    num_evaluated: int
-    num_answered: int
-    num_unmatched: int
-    num_correct: int
-    accuracy: float | None
-    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +45,7 @@ class Report:
         invalid_records: location of a record -> reason.
         skipped: id of a question without a response -> reason.
         results: of all questions with a response.
+        not_compared: training data that could not be compared with the videos -> reason.
     """
 
     benchmark: str
@@ -124,6 +61,22 @@ class Report:
     invalid_records: Mapping[str, str]
     skipped: Mapping[str, str]
     results: tuple[Result, ...]
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def full_title(self) -> str:
+        """The benchmark with run and checkpoint: "MLVU dev, run tiny, checkpoint best"."""
+        checkpoint = self.protocol.get("checkpoint")
+        if not isinstance(checkpoint, Mapping) or "path" not in checkpoint:
+            return self.title
+        path = Path(checkpoint["path"])  # RUN/checkpoints/NAME
+        return f"{self.title}, run {path.absolute().parents[1].name}, checkpoint {path.stem}"
+
+    @property
+    def num_seen(self) -> int:
+        """Number of evaluated questions about videos that the run was trained on."""
+        score = self.groups.get(SEEN_GROUPING, {}).get("yes")
+        return score.num_evaluated if score else 0
 
     @property
     def wrong(self) -> list[Result]:
@@ -146,12 +99,12 @@ class Report:
         return {**self.protocol, "prompts": self.prompts, "question file": self.files}
 
     def summary(self) -> str:
-        """Return one line: "LVBench: 61.2% (59.0 to 63.3) on 1500 of 1549 questions".
+        """Return one line: "LVBench, run ...: 61.2% (59.0 to 63.3) on 1500 of 1549".
 
         Published scores stand first: "MLVU dev: M-Avg 60.1% (57.9 to 62.2); 61.2% ...".
         """
         metrics = "".join(f"{name} {metric.text}; " for name, metric in self.metrics.items())
-        return f"{self.title}: {metrics}{self._summarize_accuracy()}"
+        return f"{self.full_title}: {metrics}{self._summarize_accuracy()}"
 
     def _summarize_accuracy(self) -> str:
         score = self.score
@@ -163,17 +116,13 @@ class Report:
         return f"{percent(score.accuracy)}%{interval} {counts}"
 
 
-def percent(share: float) -> str:
-    """Return a share in percent with one decimal."""
-    return f"{100 * share:.1f}"
-
-
 def build_report(
     questions: QuestionSet,
     responses: Mapping[str, str],
     skipped: Mapping[str, str],
     protocol: Mapping[str, Any],
     judgments: Mapping[str, Judgment] | None = None,
+    not_compared: Mapping[str, str] | None = None,
 ) -> Report:
     """Score the responses of a model.
 
@@ -183,6 +132,7 @@ def build_report(
         skipped: question id -> why there is no response, such as a missing video.
         protocol: how the model was evaluated; any JSON value.
         judgments: question id -> what a judge says about the response.
+        not_compared: training data that could not be compared with the videos -> reason.
 
     Raises:
         ReportError: an id is unknown or is in both mappings, or JSON cannot represent the protocol.
@@ -227,7 +177,24 @@ def build_report(
             if item.id not in responses
         },
         results=results,
+        not_compared=dict(not_compared or {}),
     )
+
+
+def mark_seen(questions: QuestionSet, seen: Set[str]) -> QuestionSet:
+    """Group the questions by whether the run was trained on their video; unchanged if on none.
+
+    Args:
+        questions: of the benchmark.
+        seen: ids of the questions about videos of the training data.
+    """
+    if not seen:
+        return questions
+    items = (
+        replace(item, groups={**item.groups, SEEN_GROUPING: ("yes" if item.id in seen else "no",)})
+        for item in questions.items
+    )
+    return replace(questions, items=tuple(items))
 
 
 def _check_ids(

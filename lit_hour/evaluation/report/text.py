@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lit_hour.evaluation.report.compare import compare
 from lit_hour.evaluation.report.html import render_comparison
-from lit_hour.evaluation.report.report import Report, Score, percent, read_report
+from lit_hour.evaluation.report.report import Report, read_report
+from lit_hour.evaluation.report.result import Score, percent
 from lit_hour.io.atomic import atomic_write_text
 
 MAX_GROUPS = 12  # a grouping with more of them is in the HTML page only
@@ -25,6 +26,10 @@ def summarize(report: Report, folder: Path) -> str:
         "questions skipped": len(report.skipped),
         "records that cannot be used": len(report.invalid_records),
         "responses not judged, in no score": len(report.needs_judge),
+        "questions about videos that the run was trained on": report.num_seen,
+        "sources of training data that could not be compared with the videos": len(
+            report.not_compared
+        ),
     }
     lines += [f"  {count} {what}" for what, count in counts.items() if count]
     lines.append(f"report: {folder / 'report.html'}, with all responses in {folder / REPORT_NAME}")

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from lit_hour.errors import ReportError
-from lit_hour.evaluation.report.report import NO_REASON, build_report, read_report, write_report
+from lit_hour.evaluation.report.html import render_report
+from lit_hour.evaluation.report.report import (
+    NO_REASON,
+    build_report,
+    mark_seen,
+    read_report,
+    write_report,
+)
+from lit_hour.evaluation.report.text import summarize
 from tests.evaluation.factories import PROTOCOL, make_question_set, make_report, respond
 
 
@@ -169,3 +177,33 @@ def test_a_report_with_changed_fields_is_refused(tmp_path: Path) -> None:
         changed.write_text(json.dumps({**json.loads(file.read_text()), **change}))
         with pytest.raises(ReportError, match="is not a report of an evaluation"):
             read_report(changed)
+
+
+def test_videos_of_the_training_data_are_scored_apart() -> None:
+    questions = make_question_set()
+    seen = {"0-0", "0-1"}
+    report = build_report(mark_seen(questions, seen), respond("AABABABA"), {}, PROTOCOL)
+    groups = report.groups["video in the training data"]
+    assert {value: score.accuracy for value, score in groups.items()} == {"yes": 0.5, "no": 0.0}
+    assert report.num_seen == 2 and mark_seen(questions, set()) is questions
+    assert "2 of these questions are about videos that the run was trained on" in render_report(
+        report
+    )
+    assert "2 questions about videos that the run was trained on" in summarize(report, Path("out"))
+    assert "trained on" not in render_report(make_report(respond("ABABABAB")))
+
+
+def test_training_data_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    reasons = {"data.sources.web": "its index has no digests"}
+    report = build_report(make_question_set(), {}, {}, {}, not_compared=reasons)
+    write_report(report, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json").not_compared == reasons
+    assert "training data: data.sources.web: its index has no digests." in render_report(report)
+
+
+def test_the_title_has_the_benchmark_the_run_and_the_checkpoint() -> None:
+    protocol = {"checkpoint": {"path": "runs/small/checkpoints/best.ckpt", "SHA-256": "ab"}}
+    report = build_report(make_question_set(), respond("ABABABAB"), {}, protocol)
+    title = "Colors & shapes, run small, checkpoint best"
+    assert report.full_title == title and report.summary().startswith(f"{title}: 100.0% (")
+    assert "<title>Colors &amp; shapes, run small, checkpoint best</title>" in render_report(report)
