@@ -13,8 +13,21 @@ class EvaluationConfig:
     """Question files and videos of a benchmark, and the protocol."""
 
     benchmark: Literal[
-        "custom", "video_mme", "lvbench", "longvideobench", "mlvu", "tempcompass", "egoschema"
-    ] = field("custom", "format of the question files; custom is that of `lit-hour pack`")
+        "custom",
+        "video_mme",
+        "lvbench",
+        "longvideobench",
+        "mlvu",
+        "tempcompass",
+        "egoschema",
+        "longvideobench_test",
+        "mlvu_test",
+        "egoschema_test",
+    ] = field(
+        "custom",
+        "format of the question files; custom is that of `lit-hour pack`. Those that end in _test"
+        " have no public answers: a file for the site of the benchmark is written",
+    )
     questions: str = field("", "question files, separated by commas; * matches any part of a name")
     videos: str = field(
         "", "folders of the videos, separated by commas; the first that contains a video is used"

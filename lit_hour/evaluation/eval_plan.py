@@ -19,6 +19,8 @@ from lit_hour.media.subtitles import read_subtitles
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.text.chat_template import format_question
 
+LONGVIDEOBENCH = ("longvideobench", "longvideobench_test")
+
 
 @dataclass(frozen=True)
 class VideoQuestions:
@@ -157,12 +159,12 @@ def _subtitled(
         QuestionError: a subtitle file cannot be used.
     """
     settings, forgetting = config.evaluation, config.model.memaug.temporal_forgetting
-    if settings.benchmark not in ("video_mme", "longvideobench"):
+    if settings.benchmark not in ("video_mme", *LONGVIDEOBENCH):
         raise ConfigError(
             f"evaluation.subtitles: {settings.benchmark} has no subtitles; only Video-MME and"
             " LongVideoBench have."
         )
-    if settings.benchmark == "longvideobench" and forgetting not in ("uniform", "none"):
+    if settings.benchmark in LONGVIDEOBENCH and forgetting not in ("uniform", "none"):
         raise ConfigError(
             "evaluation.subtitles of LongVideoBench stand between frames that are known before the"
             f" model runs. Set model.memaug.temporal_forgetting=uniform, not {forgetting}."
@@ -175,7 +177,7 @@ def _subtitled(
         if file is None or not item.subtitle_file or not subtitle_file.is_file():
             subtitled.append(_with_group(item, "none published"))
             continue
-        if settings.benchmark == "longvideobench":
+        if settings.benchmark in LONGVIDEOBENCH:
             between = longvideobench.read_subtitles(
                 subtitle_file, item, settings.max_invalid_records
             )

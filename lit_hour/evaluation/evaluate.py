@@ -30,6 +30,7 @@ from lit_hour.evaluation.protocol import describe_protocol, with_questions
 from lit_hour.evaluation.report.html import render_report
 from lit_hour.evaluation.report.report import Report, build_report, mark_seen, write_report
 from lit_hour.evaluation.report.text import summarize
+from lit_hour.evaluation.submission import write_submission
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
 from lit_hour.io.atomic import atomic_write_text
@@ -75,7 +76,10 @@ def evaluate(
         module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks, judge)
         # Without autocast: `serving.precision` holds, as for `ask` and `serve`.
         predict(module, replace(config.training, precision="32-true"), RESUME_HINT)
-    return summarize(module.report, store.path) if module.report else None
+    if module.report is None:
+        return None
+    submission = write_submission(module.plan.questions, module.report, store.path)
+    return "\n".join(filter(None, [summarize(module.report, store.path), submission]))
 
 
 def default_folder(run_dir: RunDir, files: Sequence[Path], config: Config) -> Path:

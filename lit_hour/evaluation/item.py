@@ -35,7 +35,7 @@ class Item:
         question: without options and instructions.
         prompt: the whole user turn, as the benchmark publishes it.
         options: label -> text, in the order shown; empty for an open-ended question.
-        answer: the label of the true option, or the true text.
+        answer: the label of the true option, or the true text; "" if it is not public.
         rule: how `scoring` reads a response; "needs_judge" if the benchmark has a language model
             judge it.
         groups: grouping -> values, such as "task" -> ("ego",); a question may have several values.

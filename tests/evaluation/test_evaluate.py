@@ -9,7 +9,7 @@ import pytest
 
 from lit_hour.cli.main import main
 from lit_hour.config.schema import EvaluationConfig
-from lit_hour.evaluation.load_benchmark import BENCHMARKS
+from lit_hour.evaluation.load_benchmark import BENCHMARKS, TEST_BENCHMARKS
 from lit_hour.evaluation.report.report import read_report
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.jsonl import read_jsonl
@@ -78,6 +78,30 @@ def test_generation_tasks_are_judged_after_all_responses(
 
 
 @pytest.mark.slow
+def test_a_set_without_public_answers_gives_a_submission(
+    random_run: RunDir,
+    toy_split: Path,
+    choice_records: list[dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    write_converted("egoschema", choice_records, tmp_path / "questions")
+    report = run_evaluate(
+        random_run,
+        tmp_path / "out",
+        "evaluation.benchmark=egoschema_test",
+        f"evaluation.questions={tmp_path}/questions/questions.json",
+        f"evaluation.videos={toy_split}/videos",
+    )
+    lines = (tmp_path / "out/submission.csv").read_text().splitlines()
+    assert lines[0] == "q_uid,answer" and len(lines) == 1 + len(report.results)
+    assert report.score.num_questions == 0 and not report.wrong
+    printed = capsys.readouterr().out
+    assert f"{len(report.results)} responses to questions without public answers" in printed
+    assert f"submission: {tmp_path}/out/submission.csv" in printed
+
+
+@pytest.mark.slow
 def test_a_copy_of_a_training_video_is_reported(
     trained: TrainedRun, toy_split: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -94,7 +118,8 @@ def test_a_copy_of_a_training_video_is_reported(
 
 
 def test_the_setting_lists_every_benchmark() -> None:
-    assert set(get_args(get_type_hints(EvaluationConfig)["benchmark"])) == {"custom", *BENCHMARKS}
+    names = get_args(get_type_hints(EvaluationConfig)["benchmark"])
+    assert set(names) == {"custom", *BENCHMARKS, *TEST_BENCHMARKS}
 
 
 def test_responses_equal_those_of_a_predictor(

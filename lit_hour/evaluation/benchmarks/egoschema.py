@@ -1,7 +1,8 @@
 """EgoSchema: `questions.json` with five options each, and `subset_answers.json` with 500 answers.
 
-The other answers are not published, so those questions are left out. The instruction is that of
-lmms-eval. Videos are named by the question's id.
+The other answers are not published: "egoschema" leaves those questions out, and "egoschema_test"
+has all 5,031 questions for a submission. The instruction is that of lmms-eval.
+Videos are named by the question's id.
 
 Source: EgoSchema (arXiv:2308.09126).
 """
@@ -9,6 +10,7 @@ Source: EgoSchema (arXiv:2308.09126).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lit_hour.evaluation.benchmarks.base import Benchmark, Record, iter_list_records
@@ -52,9 +54,14 @@ def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
 
 def parse(record: Record) -> Item:
     """Parse one question with its answer, an index from 0 to 4."""
+    item = parse_without_answer(record)
+    return replace(item, answer=LETTERS[record.index("answer", NUM_OPTIONS)])
+
+
+def parse_without_answer(record: Record) -> Item:
+    """Parse one question of the whole set."""
     question = record.text("question")
     options = {letter: record.text(f"option {index}") for index, letter in enumerate(LETTERS)}
-    answer = LETTERS[record.index("answer", NUM_OPTIONS)]
     key = record.identifier("q_uid")
     lines = [f"{letter}. {text}" for letter, text in options.items()]
     return Item(
@@ -63,20 +70,30 @@ def parse(record: Record) -> Item:
         question=question,
         prompt="\n".join([question, *lines, INSTRUCTION]),
         options=options,
-        answer=answer,
+        answer="",
         rule="choice",
         groups={},
         location=record.location,
     )
 
 
+COLUMNS = ("q_uid", "question", *(f"option {index}" for index in range(NUM_OPTIONS)))
 BENCHMARK = Benchmark(
     name="egoschema",
     title="EgoSchema subset",
-    columns=("q_uid", "question", *(f"option {index}" for index in range(NUM_OPTIONS)), "answer"),
+    columns=(*COLUMNS, "answer"),
     num_published=500,
     iter_records=iter_records,
     parse=parse,
     is_answer_file=is_answer_file,
-    hint="pass both questions.json and subset_answers.json",
+    hint="pass both questions.json and subset_answers.json, or evaluate egoschema_test",
+)
+TEST_BENCHMARK = Benchmark(
+    name="egoschema_test",
+    title="EgoSchema",
+    columns=COLUMNS,
+    num_published=5031,
+    iter_records=iter_list_records,
+    parse=parse_without_answer,
+    hint="pass questions.json alone",
 )

@@ -1,4 +1,6 @@
-"""LongVideoBench, validation: a JSON list with duration groups and levels.
+"""LongVideoBench, validation and test: a JSON list with duration groups and levels.
+
+The test set is published without answers, for a submission.
 
 Prompts are those of the published data loader. `read_subtitles` reads the subtitles that it puts
 between the frames; without them the prompts are those of lmms-eval's task for videos. An unmatched
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,21 @@ _TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 def parse(record: Record) -> Item:
     """Parse one record of `lvb_val.json`; the test set has no answers and is refused."""
+    item = _parse_question(record)
+    options = list(item.options)
+    return replace(item, answer=options[record.index("correct_choice", len(options))])
+
+
+def parse_without_answer(record: Record) -> Item:
+    """Parse one record of `lvb_test_wo_gt.json`; one with an answer is refused."""
+    if "correct_choice" in record.fields:
+        raise QuestionError(
+            f"{record.location} has an answer. Set evaluation.benchmark=longvideobench."
+        )
+    return _parse_question(record)
+
+
+def _parse_question(record: Record) -> Item:
     options = lettered_options(record, "candidates")
     question = record.text("question")
     lines = [f"{letter}. {text}" for letter, text in options.items()]
@@ -42,7 +60,7 @@ def parse(record: Record) -> Item:
         question=question,
         prompt="\n".join([f"Question: {question}", *lines, INSTRUCTION]),
         options=options,
-        answer=list(options)[record.index("correct_choice", len(options))],
+        answer="",
         rule="longvideobench",
         groups={
             "duration group in seconds": (duration_group,),
@@ -107,21 +125,30 @@ def _seconds(time: str) -> float:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
+COLUMNS = (
+    "id",
+    "video_path",
+    "question",
+    "candidates",
+    "duration_group",
+    "level",
+    "question_category",
+)
 BENCHMARK = Benchmark(
     name="longvideobench",
     title="LongVideoBench validation",
-    columns=(
-        "id",
-        "video_path",
-        "question",
-        "candidates",
-        "correct_choice",
-        "duration_group",
-        "level",
-        "question_category",
-    ),
+    columns=(*COLUMNS, "correct_choice"),
     num_published=1337,
     iter_records=iter_list_records,
     parse=parse,
-    hint="the test set is published without answers; use lvb_val.json",
+    hint="the test set is published without answers; use lvb_val.json, or evaluate"
+    " longvideobench_test",
+)
+TEST_BENCHMARK = Benchmark(
+    name="longvideobench_test",
+    title="LongVideoBench test",
+    columns=COLUMNS,
+    num_published=5341,
+    iter_records=iter_list_records,
+    parse=parse_without_answer,
 )

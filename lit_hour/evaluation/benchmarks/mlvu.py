@@ -1,5 +1,7 @@
 """MLVU dev: a JSON list for each of seven multiple-choice tasks and two generation tasks.
 
+MLVU test: one JSON list of multiple-choice questions with ids, without answers, for a submission.
+
 The published code uses these system prompts, begins the response to a multiple-choice question with
 "Best option:(", and has a language model judge generation, with two scores from 1 to 5. The
 published scores are M-Avg, the mean over the multiple-choice tasks, and G-Avg, the mean over the
@@ -9,6 +11,8 @@ Source: MLVU (arXiv:2406.04264) and its code.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.base import (
@@ -64,21 +68,38 @@ def parse(record: Record) -> Item:
             judge_prompt=JUDGE_PROMPT_OF_TASK[task],
             scoring_points=_scoring_points(record),
         )
+    item = _choice_item(record, question, f"{folder}/{record.name}", task)
+    return replace(
+        item,
+        videos=(f"{folder}/{video}", video),
+        answer=_true_letter(answer, item.options, record),
+        answer_start="Best option:(",
+    )
+
+
+def parse_without_answer(record: Record) -> Item:
+    """Parse a record of the multiple-choice questions of the test set."""
+    task, key = record.text("question_type"), record.identifier("question_id")
+    return _choice_item(record, record.text("question"), key, task)
+
+
+def _choice_item(record: Record, question: str, key: str, task: str) -> Item:
+    """Return a multiple-choice question without its answer, as the test set has it."""
     options = lettered_options(record, "candidates")
     lines = "\n".join(f"({letter}) {text}" for letter, text in options.items())
     prompt = f"Question: {question}\nOptions:\n{lines}".rstrip() + "\nOnly give the best option."
     return Item(
-        id=f"{folder}/{record.name}",
-        videos=(f"{folder}/{video}", video),
+        id=key,
+        videos=(record.video(record.text("video"), "video"),),
         question=question,
         prompt=prompt,
         options=options,
-        answer=_true_letter(answer, options, record),
+        answer="",
         rule="mlvu",
         groups={"task": (task,)},
         location=record.location,
         system_prompt=CHOICE_SYSTEM_PROMPT,
-        answer_start="Best option:(",
+        answer_start="Best Option: (",
     )
 
 
@@ -112,4 +133,12 @@ BENCHMARK = Benchmark(
         MetricSpec("M-Avg", "correct", tuple(FOLDER_OF_CHOICE_TASK)),
         MetricSpec("G-Avg", "total", tuple(FOLDER_OF_GENERATION_TASK), maximum=10.0),
     ),
+)
+TEST_BENCHMARK = Benchmark(
+    name="mlvu_test",
+    title="MLVU test",
+    columns=("video", "question", "candidates", "question_type", "question_id"),
+    num_published=502,
+    iter_records=iter_list_records,
+    parse=parse_without_answer,
 )

@@ -91,7 +91,16 @@ class Report:
     @property
     def needs_judge(self) -> list[Result]:
         """The results that were not judged and count in no score."""
-        return [result for result in self.results if result.correct is None and not result.scores]
+        return [
+            result
+            for result in self.results
+            if result.correct is None and result.answer and not result.scores
+        ]
+
+    @property
+    def num_without_answer(self) -> int:
+        """Number of responses to questions whose answer is not public."""
+        return sum(not result.answer for result in self.results)
 
     @property
     def full_protocol(self) -> dict[str, Any]:
@@ -108,6 +117,8 @@ class Report:
 
     def _summarize_accuracy(self) -> str:
         score = self.score
+        if score.accuracy is None and self.num_without_answer:
+            return f"{self.num_without_answer} responses to questions without public answers"
         if score.accuracy is None:
             return f"no score on 0 of {score.num_questions} questions"
         ends = " to ".join(map(percent, score.interval)) if score.interval else ""
@@ -155,7 +166,8 @@ def build_report(
     scored_items = [
         item
         for item in questions.items
-        if item.rule != "needs_judge" or (item.id in judgments and item.id not in not_scored)
+        if (item.rule != "needs_judge" and item.answer)
+        or (item.id in judgments and item.id not in not_scored)
     ]
     groups = _score_groups(scored_items, results)
     means = {grouping: _mean_accuracy(scores) for grouping, scores in groups.items()}
@@ -213,6 +225,7 @@ def _check_ids(
 def _score_item(item: Item, response: str, judgment: Judgment | None) -> Result:
     verdict = None if item.rule == "needs_judge" else score_response(item, response)
     correct = verdict.correct if verdict else judgment.correct if judgment else None
+    correct = correct if item.answer else None
     return Result(
         id=item.id,
         video=item.video_name,
