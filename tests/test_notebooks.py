@@ -7,12 +7,17 @@ import pytest
 from nbclient import NotebookClient
 
 from tests import REPOSITORY
+from tests.helpers.small_parts import needs_small
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[needs_small] * path.stem.startswith("05")) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs_and_plots(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     notebook = nbformat.read(path, as_version=4)
@@ -26,7 +31,7 @@ def test_notebook_runs_and_plots(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_notebooks_are_stored_without_outputs() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_shard", "02_memory", "03_ask"]
+    assert [path.stem for path in NOTEBOOKS] == ["01_shard", "02_memory", "03_ask", "05_photo"]
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code":

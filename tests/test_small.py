@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_hour.cli.main import main
 from lit_hour.config.serving import ServerConfig
-from lit_hour.errors import ConfigError
+from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.packaged_weights import PACKAGED_WEIGHTS, find_packaged_weights
@@ -158,6 +158,31 @@ def test_other_parts_may_learn(project: ToyProject, part: str) -> None:
         prefix = "model.llm." if part == "language model" else "model.vision."
         assert len(changed) > 100 and all(name.startswith(prefix) for name in changed)
         assert not any("running_" in name for name in changed)  # statistics of batch norms
+
+
+def test_exported_run_is_imported_with_the_same_answers(
+    project: ToyProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model.llm.lora.rank=4", "training.learning_rate.llm=0.01"]
+    project.train("exported", *overrides)
+    run, file = project.run_dir("exported").path, tmp_path / "small.safetensors"
+    main(["export-small", str(run), str(file)])
+    assert "8 bits" in capsys.readouterr().out
+    main(["import-small", str(file), str(tmp_path / "imported")])
+    answers = []
+    for source in (run, tmp_path / "imported"):
+        predictor = VideoPredictor.from_run(source)
+        memory = predictor.encode_video(project.yaml.parent / "videos/90.mp4")
+        prompt = predictor.processor.build_prompt(QUESTION)
+        answers.append(predictor.loglikelihood(memory, prompt, ["90", "a hammer"]))
+    for before, after in zip(*answers, strict=True):
+        assert after.log_probability == pytest.approx(before.log_probability, abs=0.3)
+    with pytest.raises(WeightsError, match="exists and is not empty"):
+        main(["import-small", str(file), str(tmp_path / "imported")])
+    with pytest.raises(WeightsError, match="Name a new"):
+        main(["export-small", str(run), str(file)])
+    with pytest.raises(WeightsError, match="more than rank 1"):
+        main(["export-small", str(run), str(tmp_path / "one.safetensors"), "--rank", "1"])
 
 
 def test_features_of_another_size_are_refused(project: ToyProject) -> None:

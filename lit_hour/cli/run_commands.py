@@ -276,6 +276,46 @@ def run_convert(arguments: argparse.Namespace) -> None:
     print(converted.to_text())
 
 
+def export_small_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of export-small."""
+    parser = CommandParser(prog, description)
+    parser.add_positional("run", type=Path, help="run with the parts of conf/small.yaml")
+    parser.add_positional("file", type=Path, help="file to create, .safetensors")
+    parser.add_option(
+        "--rank",
+        type=int,
+        default=16,
+        help="rank of the changes of the language model: the sum of the ranks of its adapters, one"
+        " for each stage; default: 16",
+    )
+    parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
+    return parser
+
+
+def run_export_small(arguments: argparse.Namespace) -> None:
+    """Write what a run has learned to one small file, and print its size."""
+    from lit_hour.weights.small_export import export_small
+
+    exported = export_small(arguments.run, arguments.file, arguments.rank, arguments.checkpoint)
+    print(exported.to_text())
+
+
+def import_small_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of import-small."""
+    parser = CommandParser(prog, description)
+    parser.add_positional("file", type=Path, help="file of export-small")
+    parser.add_positional("run", type=Path, help="run folder to create")
+    return parser
+
+
+def run_import_small(arguments: argparse.Namespace) -> None:
+    """Make a run from a file of export-small, and print what to try next."""
+    from lit_hour.weights.small_export import import_small
+
+    import_small(arguments.file, arguments.run)
+    print(f"{arguments.run}\nto try it: lit-hour ask --run {arguments.run} VIDEO QUESTION")
+
+
 def consolidate_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of consolidate."""
     parser = CommandParser(prog, description)
@@ -321,6 +361,16 @@ COMMANDS = {
         "convert a published Hour-LLaVA to a run, or a run to the published layout",
         convert_parser,
         run_convert,
+    ),
+    "export-small": Command(
+        "write what a run of conf/small.yaml has learned to one small file",
+        export_small_parser,
+        run_export_small,
+    ),
+    "import-small": Command(
+        "make a run from a file of export-small and the packages of the extra small",
+        import_small_parser,
+        run_import_small,
     ),
     "consolidate": Command(
         "turn a sharded checkpoint into one file that Lightning resumes",

@@ -8,6 +8,9 @@ from typing import Literal
 from lit_hour.config.fields import field
 
 
+Objective = Literal["next_token", "answer_words"]
+
+
 @dataclass(frozen=True)
 class LearningRateConfig:
     """Peak learning rate of each part of the model."""
@@ -47,6 +50,13 @@ class TrainingConfig:
         "folder of another run, or of a published LLaVA-OneVision or Hour-LLaVA, whose weights and"
         " tokenizer this run starts from; empty for random weights, or those of model.llm.path and"
         " model.vision.weights",
+    )
+    objective: Objective = field(
+        "next_token",
+        "next_token: the language model predicts the tokens of the answers; answer_words: the mean"
+        " of the visual tokens of a question predicts the words of its answer, by cosine similarity"
+        " to their embeddings. Then no decoder layer runs, which takes a fraction of the time, and"
+        " a new projector and MemAug learn where a pretrained language model reads words",
     )
     max_steps: int = field(
         0,

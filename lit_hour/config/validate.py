@@ -147,7 +147,20 @@ def check_config(config: Config) -> None:
             f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
             " text.subtitles=all."
         )
+    _check_objective(training)
     _check_sharding(training)
+
+
+def _check_objective(training: TrainingConfig) -> None:
+    if training.objective == "answer_words" and (
+        training.learning_rate.llm > 0 or training.strategy == "fsdp"
+    ):
+        raise ConfigError(
+            "training.objective=answer_words does not run the language model: neither"
+            f" training.learning_rate.llm={training.learning_rate.llm:g} nor"
+            f" training.strategy={training.strategy} may need it. Set training.learning_rate.llm=0,"
+            " and no fsdp."
+        )
 
 
 def _check_sharding(training: TrainingConfig) -> None:

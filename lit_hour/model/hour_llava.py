@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.schema import Config
+from lit_hour.config.training import Objective
 from lit_hour.errors import ConfigError
 from lit_hour.model.forgetting import CONTENT_BASED, choose_kept_tokens
 from lit_hour.model.language_model import LanguageModel, LLMInputs
@@ -27,6 +28,7 @@ from lit_hour.model.memory_repository import (
     build_video_repository,
 )
 from lit_hour.model.multimodal_inputs import (
+    EncodedText,
     build_memaug_query,
     embed_texts,
     merge_visual_tokens,
@@ -123,16 +125,26 @@ class HourLLaVA(nn.Module):
         self.vision.reset_nonpersistent_buffers()
 
     def forward(
-        self, batch: Batch, generators: Sequence[Generator] | None = None
+        self,
+        batch: Batch,
+        generators: Sequence[Generator] | None = None,
+        objective: Objective = "next_token",
     ) -> HourLLaVAOutput:
         """Compute the loss of a batch: the cross-entropy of `LanguageModel.loss`.
 
         Args:
             batch: texts and the visuals that they are about.
             generators: see `build_inputs`.
+            objective: with answer_words the loss is that of `LanguageModel.answer_words_loss`
+                instead, and no decoder layer runs.
         """
         repositories = self.build_repositories(batch.visuals, lazy=True)
-        inputs = self.build_inputs(batch, repositories, generators)
+        texts, visual_tokens = self.augment(batch, repositories, generators)
+        inputs = self._merge(texts, visual_tokens)
+        if objective == "answer_words":
+            means = torch.stack([torch.cat(tokens).mean(dim=0) for tokens in visual_tokens])
+            labels = [text.labels for text in texts]
+            return HourLLaVAOutput(self.llm.answer_words_loss(means, labels), inputs)
         return HourLLaVAOutput(self.llm.loss(inputs), inputs)
 
     def build_inputs(
@@ -149,6 +161,19 @@ class HourLLaVA(nn.Module):
             generators: in training one for each text, on the CPU, for the draws of forgetting.
                 None for the forgetting of validation and answers, which is the same each time.
         """
+        return self._merge(*self.augment(batch, repositories, generators))
+
+    def augment(
+        self,
+        batch: Batch,
+        repositories: Sequence[MemoryRepository],
+        generators: Sequence[Generator] | None,
+    ) -> tuple[list[EncodedText], list[tuple[Tensor, ...]]]:
+        """Forget most of the visual tokens and augment the others; see `build_inputs`.
+
+        Returns:
+            The embedded texts, and for each the tokens `(visual, dim)` of each placeholder.
+        """
         memaug, queries = self.config.memaug, []
         texts = embed_texts(batch, self.llm.embed)
         for index, text in enumerate(texts):
@@ -157,9 +182,18 @@ class HourLLaVA(nn.Module):
             kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
         augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (visual, dim) each
+        visual_tokens = [
+            tokens.split(query.num_visual_tokens)
+            for query, tokens in zip(queries, augmented, strict=True)
+        ]
+        return texts, visual_tokens
+
+    def _merge(
+        self, texts: Sequence[EncodedText], visual_tokens: Sequence[Sequence[Tensor]]
+    ) -> LLMInputs:
         sequences = [
-            merge_visual_tokens(text, tokens.split(query.num_visual_tokens))
-            for text, query, tokens in zip(texts, queries, augmented, strict=True)
+            merge_visual_tokens(text, tokens)
+            for text, tokens in zip(texts, visual_tokens, strict=True)
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
 

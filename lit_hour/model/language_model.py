@@ -20,6 +20,7 @@ from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.model.prefix_cache import PrefixCache
 from lit_hour.types import IGNORE_INDEX
 
+COSINE_SCALE = 20.0  # of the logits of `answer_words_loss`, whose cosines are at most 1
 LANGUAGE_MODELS = Path(__file__).parent / "language_models"  # our own, in the Hugging Face layout
 
 
@@ -161,6 +162,29 @@ class LanguageModel(nn.Module):
         logits = self.network.lm_head(predicting).float()  # (targets, vocabulary)
         total = F.cross_entropy(logits, targets, reduction="sum")  # ()
         return total / max(1, len(targets))
+
+    def answer_words_loss(self, means: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """Compute the cross-entropy of the words of the answers, by cosine similarity.
+
+        A bag-of-words objective: every token of an answer is predicted from the mean visual token
+        of its text, among the embeddings of the vocabulary. No decoder layer runs. The token that
+        ends the last answer is left out.
+
+        Args:
+            means: `(texts, dim)`, the mean visual token of each text.
+            labels: `(tokens,)` for each text, IGNORE_INDEX where nothing is learned.
+
+        Returns:
+            `()` float32, in nats per token; zero, with gradients of zero, without any label.
+        """
+        words = [one[one != IGNORE_INDEX][:-1] for one in labels]  # (words,) each
+        embedding = self.network.get_input_embeddings().weight  # (vocabulary, dim)
+        similarity = F.linear(F.normalize(means, dim=-1), F.normalize(embedding, dim=-1))
+        logits = similarity.float() * COSINE_SCALE  # (texts, vocabulary)
+        repeats = torch.tensor([len(one) for one in words], device=means.device)  # (texts,)
+        logits = logits.repeat_interleave(repeats, dim=0)  # (targets, vocabulary)
+        total = F.cross_entropy(logits, torch.cat(words), reduction="sum")  # ()
+        return total / max(1, len(logits))
 
     def _encode(self, inputs: LLMInputs, is_predicting: Tensor) -> Tensor:
         """Return the last hidden states at some tokens: `(texts, tokens)` bool -> `(some, dim)`."""

@@ -139,7 +139,8 @@ class HourLLaVAModule(L.LightningModule):
         micro-batches. So a micro-batch returns the sum over its tokens, and
         `on_before_optimizer_step` divides. The only micro-batch of a step returns the mean at once.
         """
-        output = self.model(batch, forgetting_generators(batch, self.config.run.seed))
+        generators = forgetting_generators(batch, self.config.run.seed)
+        output = self.model(batch, generators, self.config.training.objective)
         num_tokens = output.inputs.is_target.sum()  # ()
         loss = output.loss if self._parts_per_step == 1 else output.loss * num_tokens  # ()
         if batch_idx % self.trainer.accumulate_grad_batches == 0:

@@ -151,6 +151,15 @@ def test_contradicting_settings_name_each_other() -> None:
         (["model.memaug.spatial_keep_ratio=0.3"], ["model.memaug.spatial_keep_ratio=0.3", "1/4"]),
         (["data.micro_batch_size=3"], ["data.global_batch_size=128", "data.micro_batch_size=3"]),
         (["pack.num_workers=0"], ["pack.num_workers=0", "-1"]),
+        (["training.objective=answer_words"], ["training.learning_rate.llm=2e-05"]),
+        (
+            [
+                "training.objective=answer_words",
+                "training.learning_rate.llm=0",
+                "training.strategy=fsdp",
+            ],
+            ["training.strategy=fsdp"],
+        ),
     ):
         message = error_of(*overrides)
         assert all(name in message for name in named), message

@@ -294,3 +294,19 @@ def test_forgotten_frames_matter_only_with_the_full_memory(
 
     before = inputs_with(None)
     assert sum(not torch.equal(inputs_with(frame), before) for frame in range(16)) == num_frames
+
+
+def test_answer_words_train_all_but_the_language_model_without_its_layers() -> None:
+    """The loss is that of the mean visual token of each text, and no decoder layer runs."""
+    model, calls = toy_model(), []
+    for layer in model.llm.layers:
+        layer.register_forward_hook(lambda *_: calls.append(1))
+    model.llm.requires_grad_(False)
+    output = model(MIXED, objective="answer_words")
+    output.loss.backward()
+    assert not calls
+    for part in (model.projector, model.memaug):
+        assert all(parameter.grad is not None for parameter in part.parameters())
+    plain = model(MIXED)
+    torch.testing.assert_close(plain.inputs.embeddings, output.inputs.embeddings)
+    assert calls and not torch.isclose(plain.loss, output.loss)

@@ -57,6 +57,22 @@ def test_loss_is_the_mean_over_all_labels(llm: LanguageModel) -> None:
     torch.testing.assert_close(llm.loss(inputs), expected)
 
 
+def test_answer_words_loss_is_that_of_each_word(llm: LanguageModel) -> None:
+    """It equals a softmax over all cosines, word by word; the token that ends an answer is none."""
+    means = torch.randn(2, LLM.hidden_size, generator=torch.Generator().manual_seed(2))
+    ignored, end = IGNORE_INDEX, 5
+    labels = [torch.tensor([ignored, 7, 8, end]), torch.tensor([ignored, ignored, 9, end])]
+    losses = []
+    for mean, words in zip(means, ([7, 8], [9]), strict=True):
+        cosines = torch.stack(
+            [F.cosine_similarity(mean, row, dim=0) for row in llm.network.model.embed_tokens.weight]
+        )
+        losses += [-(20 * cosines).log_softmax(dim=0)[word] for word in words]
+    torch.testing.assert_close(llm.answer_words_loss(means, labels), torch.stack(losses).mean())
+    no_labels = [torch.full((4,), ignored)] * 2
+    assert llm.answer_words_loss(means, no_labels) == 0
+
+
 def test_loss_with_right_padding_equals_masked_loss(llm: LanguageModel) -> None:
     """Loss and gradients are those with a mask, to float32's rounding; the padding has none."""
     generator = torch.Generator().manual_seed(1)
