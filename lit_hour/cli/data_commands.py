@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,10 +134,20 @@ def run_pack(arguments: argparse.Namespace) -> None:
     print(describe_shards(arguments.out, summary))
 
 
-def describe_shards(folder: Path | str, summary: PackSummary) -> str:
-    """Return what a folder of shards contains, what was skipped, and the next step."""
+def describe_shards(folder: Path | str, summary: PackSummary, **source: str) -> str:
+    """Return what a folder of shards contains, what was skipped, and the next step.
+
+    Args:
+        folder: of the shards, or a pattern of tars.
+        summary: of the shards.
+        source: other settings of the data source; empty ones are left out.
+    """
     from lit_hour.data.questions.record import format_counts
 
+    values = {"shards": str(folder), **source}
+    settings = shlex.join(
+        f"data.sources.NAME.{key}={value}" for key, value in values.items() if value
+    )
     return "\n".join(
         [
             f"{folder}: {summary.num_shards} shards with {format_counts(summary.num_samples)};"
@@ -144,7 +155,7 @@ def describe_shards(folder: Path | str, summary: PackSummary) -> str:
             f" {summary.num_questions} questions, {summary.num_frames} frames and images,"
             f" {summary.num_bytes / 1e6:.1f} MB",
             *(f"skipped {skipped.name}: {skipped.reason}" for skipped in summary.skipped),
-            f"to train on them: python train.py -c FILE.yaml data.sources.NAME.shards={folder}",
+            f"to train on them: python train.py -c FILE.yaml {settings}",
         ]
     )
 
@@ -175,7 +186,8 @@ def run_index(arguments: argparse.Namespace) -> None:
     pattern = "::".join(arguments.tars)
     source = SourceConfig(pattern, mapping=arguments.mapping, index_folder=arguments.out)
     summary = summarize_shards(open_webdataset(source, config).indexes)
-    print(describe_shards(pattern, summary))
+    settings = {"mapping": source.mapping, "index_folder": source.index_folder}
+    print(describe_shards(pattern, summary, **settings))
 
 
 def extract_features_parser(prog: str, description: str) -> CommandParser:

@@ -333,7 +333,11 @@ def test_index_command_writes_where_it_is_told(
     for name in ("x/a.tar", "y/a.tar"):
         write_tar(tmp_path / name, {"a.mp4": video, "a.json": QUESTION})
     main(["index", f"{tmp_path}/*/a.tar", "--out", str(tmp_path / "indexes")])
-    assert "2 shards with 2 videos" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 shards with 2 videos" in printed
+    shards = f"'data.sources.NAME.shards={tmp_path}/*/a.tar'"  # quoted for the shell
+    index_folder = f"data.sources.NAME.index_folder={tmp_path}/indexes"
+    assert f"train.py -c FILE.yaml {shards} {index_folder}\n" in printed
     assert len(list((tmp_path / "indexes").glob("*.json"))) == 2
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.tar"]
 
