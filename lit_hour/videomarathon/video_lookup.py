@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from lit_hour.errors import QuestionError
 from lit_hour.media.video_probe import VIDEO_SUFFIXES
 
 Parts = tuple[str, ...]
@@ -58,8 +59,10 @@ class VideoFolders:
     _by_stem: dict[str, list[VideoFile]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """List the folders once."""
+        """List the folders once; a QuestionError names one that does not exist."""
         for root in self.roots:
+            if not root.is_dir():
+                raise QuestionError(f"{root} is not a folder. Give a folder of videos.")
             outer = _normalize(str(root.resolve())).split("/")[1:]
             for folder, _, names in os.walk(root, followlinks=True):
                 inner = _normalize(os.path.relpath(folder, root)).split("/")

@@ -17,6 +17,7 @@ from lit_hour.videomarathon.import_questions import (
     format_import_report,
     import_questions,
 )
+from lit_hour.videomarathon.video_lookup import VideoFolders
 
 
 def make_files(folder: Path, *names: str) -> Path:
@@ -115,6 +116,13 @@ def test_videos_found_by_the_end_of_their_path_are_counted(tmp_path: Path) -> No
     assert "1 videos were found by the end of their path alone" in format_import_report(
         tmp_path / "out", result
     )
+
+
+def test_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("none", "file"):
+        with pytest.raises(QuestionError, match=rf"{name} is not a folder"):
+            VideoFolders([tmp_path, tmp_path / name])
 
 
 def test_ids_name_the_files(tmp_path: Path) -> None:
