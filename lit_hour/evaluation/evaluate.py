@@ -236,7 +236,11 @@ class EvaluationModule(L.LightningModule):
         if builder:
             self.store.save_frames(video.name, builder.thumbnails)
             assert video.file is not None
-            subtitles = self.predictor.read_subtitles(video.file, video.clip_seconds)
+            try:
+                subtitles = self.predictor.read_subtitles(video.file, video.clip_seconds)
+            except QuestionError as error:
+                yield from ((item, error) for item in video.items)
+                return
             memory = builder.finalize(end.duration_seconds, source, subtitles)
         else:
             memory = self.predictor.encode_visual(None, end.duration_seconds, source)

@@ -22,6 +22,7 @@ from lit_hour.io.file_kinds import HEAD_BYTES, describe_wrong_kind
 from lit_hour.types import Subtitle
 
 SUBTITLE_SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")  # the first that exists is taken
+MIN_FOREIGN_CHARACTERS = 15  # of a text in another encoding; a short one may be Western
 EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NO_CUE = re.compile(r"^(?:NOTE|STYLE|REGION)\b.*?(?:\n[ \t]*\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -64,7 +65,8 @@ def parse_subtitles(file: Path) -> SubtitleFile:
     Text is UTF-8, UTF-16 with a byte order mark, or else taken for Windows-1252.
 
     Raises:
-        QuestionError: the file cannot be read or has no cue; or pysubs2 is not installed.
+        QuestionError: the file cannot be read, is in another encoding, or has no cue; or pysubs2
+            is not installed.
     """
     content = _read_text(file)
     events, invalid = _parse_events(content, file)
@@ -245,6 +247,12 @@ def _read_text(file: Path) -> str:
         content = data.decode(encoding)
     except UnicodeDecodeError:
         content = data.decode("cp1252", errors="replace")
+        num_ascii = sum(character.isascii() and character.isalpha() for character in content)
+        num_others = sum(not character.isascii() for character in content)
+        if num_others > max(num_ascii, MIN_FOREIGN_CHARACTERS):  # such as Cyrillic or Chinese
+            raise QuestionError(
+                f"{file}: its text is neither UTF-8 nor Windows-1252. Save it as UTF-8."
+            ) from None
     return content.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 

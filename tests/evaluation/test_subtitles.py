@@ -167,6 +167,13 @@ def test_evaluation_takes_the_subtitles_beside_the_videos(
     predictor = VideoPredictor.from_run(random_run.path, overrides=list(chosen[:-1]))
     assert found[0] == lines_of(predictor.encode_video(first).note)
     assert (len(found[0]) == 20) == (subtitles == "all")
+    other = max(videos.glob("*.mp4"))
+    other.with_suffix(".srt").write_text("no line of times")
+    one_bad = [*custom_questions(toy_split, *chosen), "evaluation.max_skipped_questions=100"]
+    damaged = run_evaluate(random_run, tmp_path / "one_bad", *one_bad)
+    assert {reason for reason in damaged.skipped.values() if other.stem in reason}
+    assert damaged.score.num_evaluated == num_asked
+    other.with_suffix(".srt").unlink()
     prompts.clear()
     budget = "text.max_subtitle_tokens=60"
     run_evaluate(random_run, tmp_path / "few", *custom_questions(toy_split, *chosen, budget))

@@ -194,6 +194,22 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert read_subtitles(tmp_path / "a.srt") == (Subtitle(1, 2, "Été"), Subtitle(3, 4, "Two"))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "Он открывает дверь, а потом окно."),
+        ("gb18030", "他打开了门，然后打开了窗户。"),
+        ("big5", "他打開了門，然後打開了窗戶。"),
+        ("shift_jis", "彼はドアを開け、それから窓を開けた。"),
+    ],
+)
+def test_text_of_another_encoding_is_refused(tmp_path: Path, encoding: str, text: str) -> None:
+    file = tmp_path / "a.srt"
+    file.write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n".encode(encoding))
+    with pytest.raises(QuestionError, match=r"a\.srt: its text is neither UTF-8 nor"):
+        read_subtitles(file)
+
+
 def test_entities_and_style_tags_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text(FIRST.replace("One", r"{\an8}<i>Salt</i> &amp; pepper"))
     assert read_subtitles(tmp_path / "a.srt") == (Subtitle(1, 2, "Salt & pepper"),)
