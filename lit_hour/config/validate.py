@@ -127,12 +127,6 @@ def check_config(config: Config) -> None:
             f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be"
             " 1, 1/4, 1/9, ... for uniform forgetting, which keeps every n-th row and column."
         )
-    if memaug.shard_memory and memaug.temporal_forgetting not in ("uniform", "none"):
-        raise ConfigError(
-            "model.memaug.shard_memory=true needs frames that are chosen without their tokens, not"
-            f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set it to uniform, or"
-            " shard_memory to false."
-        )
     training = config.training
     if 0 < training.schedule_steps < training.max_steps:
         raise ConfigError(
@@ -141,14 +135,28 @@ def check_config(config: Config) -> None:
             " would be 0. Raise training.schedule_steps, or set it to 0."
         )
     _check_batches(data)
-    if config.text.subtitles == "kept" and memaug.temporal_forgetting not in ("uniform", "none"):
+    _check_forgetting(config)
+    _check_objective(training)
+    _check_sharding(training)
+
+
+def _check_forgetting(config: Config) -> None:
+    """Check what has to know the kept frames before the model has encoded the video."""
+    memaug = config.model.memaug
+    if memaug.temporal_forgetting in ("uniform", "none"):
+        return
+    if config.text.subtitles == "kept":
         raise ConfigError(
             "text.subtitles=kept needs frames that are known before the model runs, not"
             f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
             " text.subtitles=all."
         )
-    _check_objective(training)
-    _check_sharding(training)
+    if memaug.shard_memory:
+        raise ConfigError(
+            "model.memaug.shard_memory=true needs frames that are chosen without their tokens, not"
+            f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set it to uniform, or"
+            " shard_memory to false."
+        )
 
 
 def _check_objective(training: TrainingConfig) -> None:

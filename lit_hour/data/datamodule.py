@@ -345,17 +345,13 @@ class TimedDataLoader(DataLoader[Any]):
     def _describe_hang(self, awaited: Sequence[int]) -> str:
         dataset: TrainingDataset | ValidationDataset = self.dataset  # type: ignore[assignment]
         locations = [dataset.describe_location(index) for index in awaited if index != DUMMY_INDEX]
-        found = (
-            f"It is reading {list_first(locations, '; ')}. Check whether that can be read, or set a"
-            " larger timeout."
-            if locations
-            else "It has no sample to read, so no file is at fault. Check whether the machine has"
-            " memory and processors left, or set a larger timeout."
-        )
+        reading = f"reading {list_first(locations, '; ')}. Check whether that can be read"
+        if not locations:
+            reading = "without a sample to read, so no file is at fault. Check the machine's memory"
         return (
             f"A DataLoader worker hangs: no batch within"
-            f" data.timeout_seconds={self.timeout_seconds:g}. {found}"
-            " The same command resumes from the newest checkpoint."
+            f" data.timeout_seconds={self.timeout_seconds:g}. It is {reading}, or set"
+            " a larger timeout. The same command resumes from the newest checkpoint."
         )
 
 

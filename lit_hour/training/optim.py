@@ -121,7 +121,7 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
         fused = has_fused_adamw(groups[0]["params"][0].device) or None
         optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
     # Lightning would refuse to clip: a fused optimizer may scale gradients in float16, unused here.
-    optimizer._step_supports_amp_scaling = False
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     num_schedule_steps, num_warmup_steps = schedule_lengths(training, num_steps)
     schedule = LambdaLR(
         optimizer, lambda step: cosine_with_warmup(step, num_schedule_steps, num_warmup_steps)

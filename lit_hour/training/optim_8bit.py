@@ -25,7 +25,7 @@ def build_adamw_8bit(groups: Iterable[dict[str, Any]], **options: Any) -> Optimi
     """
     from torchao.optim import AdamW8bit
 
-    class CheckpointedAdamW8bit(AdamW8bit):  # type: ignore[misc]
+    class CheckpointedAdamW8bit(AdamW8bit):
         """Writes checkpoints that torch's AdamW reads, and reads those of either."""
 
         def state_dict(self) -> dict[str, Any]:

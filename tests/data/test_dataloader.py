@@ -72,7 +72,7 @@ def test_hang_of_a_batch_without_samples_blames_no_file(
     data: VideoQADataModule, split: str, awaited: list[int]
 ) -> None:
     message = getattr(data, f"{split}_dataloader")()._describe_hang(awaited)
-    assert "It has no sample to read, so no file is at fault." in message
+    assert "It is without a sample to read, so no file is at fault." in message
     assert "synthetic_" not in message and "It is reading" not in message
 
 

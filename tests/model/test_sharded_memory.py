@@ -73,7 +73,7 @@ def test_merged_attention_and_its_gradients_equal_attention_to_all(
         part = slice(bounds[rank], bounds[rank + 1])
         query, keys, values = given[0].clone(), given[1][:, part].clone(), given[2][:, part].clone()
         local = [tensor.requires_grad_() for tensor in (query, keys, values)]
-        found = attend_sharded(*local, group)
+        found = attend_sharded(query, keys, values, group)
         close(found.detach(), expected.detach(), tolerance)
         found.square().sum().backward()
         full = [tensor.grad for tensor in tensors]

@@ -66,7 +66,7 @@ def test_8bit_averages_of_shards_are_resumed_by_others(toy: ToyProject, tmp_path
             f"training.max_steps={num_steps}",
             f"training.devices={num_ranks}",
         )
-        ranks = fork_ranks(lambda rank, argv=argv: toy.fit(*argv), outputs)
+        ranks = fork_ranks(lambda rank: toy.fit(*argv), outputs)  # noqa: B023
         assert ranks.wait() == [0] * num_ranks, ranks.output()
     outputs = [tmp_path / "32.txt"]
     words = (WORDS[1], "training.strategy=fsdp", "training.devices=1")

@@ -39,7 +39,6 @@ from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.subtitles import SubtitleWarning
 from lit_hour.media.video_reader import SampledVideo
 
-SOURCE_PATHS = ("shards", "mapping", "index_folder")  # settings of tars that are paths
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
 
 
@@ -197,8 +196,13 @@ class TarSource(_ShardSource):
         """
         super().__init__(open_webdataset(source, config), config)
         self.config = {**self._shards.indexes[0].config, **frame_config(config.video)}
-        paths = {name: _absolute(getattr(source, name)) for name in SOURCE_PATHS}
-        self.origin = replace(source, kind="webdataset", **paths)
+        self.origin = replace(
+            source,
+            kind="webdataset",
+            shards=_absolute(source.shards),
+            mapping=_absolute(source.mapping),
+            index_folder=_absolute(source.index_folder),
+        )
 
     def fingerprint(self, shard: int) -> str:
         """Return the hash of the tar, the mapping and the sampled frames."""

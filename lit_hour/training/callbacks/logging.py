@@ -96,7 +96,7 @@ class TokenBudgetCheck(Callback):
                 f"The batch of {list_first(batch.keys)} has {num_tokens} tokens, more than"
                 f" data.tokens_per_batch={self._tokens_per_batch}. Its texts have fewer bytes per"
                 " token than"
-                f" data.min_bytes_per_token={pl_module.config.data.min_bytes_per_token:g}, or its"  # type: ignore[union-attr, str-format]
+                f" data.min_bytes_per_token={pl_module.config.data.min_bytes_per_token:g}, or its"  # type: ignore[union-attr]
                 " images more tokens than those of the published vision encoder. Lower either"
                 " setting."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def test_counted_operations_of_a_batch_match_torchs_counter(
         output = model(batch, forgetting_generators(batch, 0))
         output.loss.backward()
     # torch computes the masked half of causal attention, too
-    plain = flops.step_flops
-    monkeypatch.setattr(flops, "step_flops", lambda *args: plain(*args, causal_share=1.0))
+    monkeypatch.setattr(flops, "step_flops", partial(flops.step_flops, causal_share=1.0))
     counted = FlopCounter(config, model).count(
         batch, output.inputs.attention_mask.sum(dim=1), output.inputs.is_target.sum(dim=1)
     )
@@ -95,7 +95,7 @@ def test_two_ranks_log_the_gradient_norm_and_peak_memory_of_one(
             f"training.strategy={strategy}",
         )
         outputs = [tmp_path / f"{num_ranks}-{rank}.txt" for rank in range(num_ranks)]
-        ranks = fork_ranks(lambda rank, argv=argv: toy.fit(*argv), outputs)
+        ranks = fork_ranks(lambda rank: toy.fit(*argv), outputs)  # noqa: B023
         assert ranks.wait() == [0] * num_ranks, ranks.output()
     one, two = (f"norms-{strategy}-{num_ranks}" for num_ranks in (1, 2))
     expected = scalars(toy, one, "train/gradient_norm")
