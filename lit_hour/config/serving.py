@@ -101,7 +101,8 @@ class ServingConfig:
     )
     prefix_cache_gb: float = field(
         1.0,
-        "memory for the KV caches of earlier turns, beside the weights and the video memories; used"
+        "memory for the KV caches and visual tokens of earlier turns, beside the weights and the"
+        " video memories; used"
         " by ask and serve where the visual tokens are the same in each turn"
         " (text.memaug_question_scope=first, and text alone). 0 keeps none",
         unit="GB",

@@ -40,7 +40,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.multimodal_inputs import left_pad_prompts
-from lit_hour.model.prefix_cache import PrefixCache
+from lit_hour.model.prefix_cache import AugmentationCache, PrefixCache
 from lit_hour.model.sharded_memory import divide_frames
 from lit_hour.model.streaming_repository import CHUNK_FRAMES
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
@@ -72,7 +72,9 @@ class VideoPredictor:
     def __init__(self, config: Config, model: HourLLaVA, processor: HourLLaVAProcessor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
-        self.prefixes = PrefixCache(int(config.serving.prefix_cache_gb * 1e9))
+        num_bytes = int(config.serving.prefix_cache_gb * 1e9)
+        self.prefixes = PrefixCache(num_bytes - num_bytes // 4)
+        self.augmentations = AugmentationCache(model.memaug, num_bytes // 4)
 
     @classmethod
     def from_run(
@@ -369,7 +371,9 @@ class VideoPredictor:
         batch = self.processor.collate([Example(memory.source, None, texts)]).to(self.device)
         max_tokens = self.config.text.max_tokens
         if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
-            inputs = self.model.build_inputs(batch, [repository])
+            repeats = self.config.text.memaug_question_scope == "first"
+            run_memaug = self.augmentations if repeats else None
+            inputs = self.model.build_inputs(batch, [repository], run_memaug=run_memaug)
             if inputs.labels.shape[1] < max_tokens:
                 return left_pad_prompts(inputs)
         raise QuestionError(

@@ -7,7 +7,7 @@ Source: Hour-LLaVA (arXiv:2506.05332).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -152,6 +152,7 @@ class HourLLaVA(nn.Module):
         batch: Batch,
         repositories: Sequence[MemoryRepository],
         generators: Sequence[Generator] | None = None,
+        run_memaug: Callable[..., list[Tensor]] | None = None,
     ) -> LLMInputs:
         """Forget most of the visual tokens, augment the others, and merge them with the texts.
 
@@ -160,14 +161,16 @@ class HourLLaVA(nn.Module):
             repositories: of each visual of the batch.
             generators: in training one for each text, on the CPU, for the draws of forgetting.
                 None for the forgetting of validation and answers, which is the same each time.
+            run_memaug: in place of `self.memaug`, such as an `AugmentationCache`.
         """
-        return self._merge(*self.augment(batch, repositories, generators))
+        return self._merge(*self.augment(batch, repositories, generators, run_memaug))
 
     def augment(
         self,
         batch: Batch,
         repositories: Sequence[MemoryRepository],
         generators: Sequence[Generator] | None,
+        run_memaug: Callable[..., list[Tensor]] | None = None,
     ) -> tuple[list[EncodedText], list[tuple[Tensor, ...]]]:
         """Forget most of the visual tokens and augment the others; see `build_inputs`.
 
@@ -181,7 +184,8 @@ class HourLLaVA(nn.Module):
             generator = None if generators is None else generators[index]
             kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
-        augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (visual, dim) each
+        run_memaug = run_memaug or self.memaug
+        augmented = run_memaug(queries, repositories, batch.visual_of_text)  # (visual, dim) each
         visual_tokens = [
             tokens.split(query.num_visual_tokens)
             for query, tokens in zip(queries, augmented, strict=True)

@@ -1,17 +1,23 @@
-"""Prefix caching: the KV caches of earlier turns, so that a further turn costs its own tokens.
+"""Prefix caching: what earlier turns computed, so that a further turn costs its own tokens.
 
-A prefix is found by its embeddings, visual tokens included, so it is never that of another video
-or another question. Entry point: `PrefixCache`.
+`AugmentationCache` keeps the visual tokens, `PrefixCache` the KV cache of the language model. A
+prefix is found by its embeddings, visual tokens included, so another video or question has none.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
+
+from lit_hour.model.memaug import MemAugQuery
+from lit_hour.model.memory_repository import MemoryRepository
 
 
 @dataclass(frozen=True)
@@ -105,3 +111,69 @@ class PrefixCache:
     def clear(self) -> None:
         """Drop everything."""
         self._entries.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedQuery:
+    """A query of MemAug with its result, `(visual, dim)`."""
+
+    repository: weakref.ref[MemoryRepository]
+    query: MemAugQuery
+    result: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tokens, without the repository."""
+        tensors = (self.query.tokens, self.query.positions, self.result)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def matches(self, repository: MemoryRepository, query: MemAugQuery) -> bool:
+        """Return whether a query to a repository has this result."""
+        return (
+            self.repository() is repository
+            and self.query.num_visual_tokens == query.num_visual_tokens
+            and torch.equal(self.query.positions, query.positions)
+            and torch.equal(self.query.tokens, query.tokens)
+        )
+
+
+class AugmentationCache:
+    """LRU cache of MemAug's results, up to a budget; called in place of MemAug.
+
+    Attributes:
+        num_reused: results that were not computed again.
+    """
+
+    def __init__(self, memaug: Callable[..., list[Tensor]], budget_bytes: int) -> None:
+        """Args: budget_bytes: of all tensors; 0 keeps nothing."""
+        self.num_reused = 0
+        self._memaug, self._budget_bytes = memaug, budget_bytes
+        self._entries: list[AugmentedQuery] = []  # the least recently used first
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.num_bytes for entry in list(self._entries))
+
+    def __call__(
+        self,
+        queries: Sequence[MemAugQuery],
+        repositories: Sequence[MemoryRepository],
+        repository_of_query: Sequence[int],
+    ) -> list[Tensor]:
+        """Return the result of one query from the cache; several, or with gradients, anew."""
+        if len(queries) != 1 or torch.is_grad_enabled():
+            return self._memaug(queries, repositories, repository_of_query)
+        query, repository = queries[0], repositories[repository_of_query[0]]
+        self._entries = [entry for entry in self._entries if entry.repository() is not None]
+        for entry in self._entries:
+            if entry.matches(repository, query):
+                self._entries.remove(entry)
+                self._entries.append(entry)
+                self.num_reused += 1
+                return [entry.result]
+        (result,) = self._memaug(queries, repositories, repository_of_query)
+        self._entries.append(AugmentedQuery(weakref.ref(repository), query, result))
+        while self.num_bytes > self._budget_bytes:
+            del self._entries[0]
+        return [result]

@@ -100,8 +100,8 @@ class AppState:
             ("memory_cache_bytes", "video memories in RAM", lambda: self.cache.num_bytes),
             (
                 "prefix_cache_bytes",
-                "KV caches of earlier turns",
-                lambda: predictor.prefixes.num_bytes,
+                "KV caches and visual tokens of earlier turns",
+                lambda: predictor.prefixes.num_bytes + predictor.augmentations.num_bytes,
             ),
             (
                 "upload_files",

@@ -11,7 +11,7 @@ from lit_hour.inference.answer import Answer
 from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.memory_repository import with_tokens
-from lit_hour.model.prefix_cache import PrefixCache
+from lit_hour.model.prefix_cache import AugmentationCache, PrefixCache
 from lit_hour.types import Message
 
 QUESTIONS = ("What is shown?", "Which color is it?", "And what happens then?")
@@ -74,6 +74,7 @@ def test_a_further_turn_equals_reading_all_turns_anew(
     totals = [one.num_prompt_tokens for one in found]
     assert prompts == [totals[0], totals[1] - totals[0], totals[2] - totals[1]]
     assert cached.prefixes.num_reused == totals[0] + totals[1]
+    assert cached.augmentations.num_reused == 2 and anew.augmentations.num_reused == 0
 
 
 def test_visual_tokens_that_depend_on_all_questions_are_read_anew(
@@ -116,6 +117,28 @@ def test_several_answers_share_a_prefix(predictor: VideoPredictor, memory: Video
         ]
         assert texts[0] == texts[1] and len(texts[0]) == 3
     assert cached.prefixes.num_reused > 0
+
+
+def test_augmentations_belong_to_one_repository_and_query(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    cached = configure(predictor, "first", 1.0)
+    same = replace(memory, repository=replace(memory.repository))
+    first, second = (cached.processor.build_prompt(question) for question in QUESTIONS[:2])
+    with torch.inference_mode():
+        for one, num_reused in ((memory, 0), (memory, 1), (same, 1), (memory, 2)):
+            cached.build_prompts(one, [first])
+            assert cached.augmentations.num_reused == num_reused
+        num_bytes = cached.augmentations.num_bytes // 2
+        del same, one
+        cached.build_prompts(memory, [second])
+    assert num_bytes < cached.augmentations.num_bytes < 2.5 * num_bytes  # not of the deleted one
+    small = AugmentationCache(predictor.model.memaug, num_bytes - 1)
+    with torch.inference_mode():
+        expected = predictor.build_prompts(memory, [first]).embeddings
+        cached.augmentations = small
+        assert torch.equal(cached.build_prompts(memory, [first]).embeddings, expected)
+    assert small.num_bytes == 0
 
 
 def test_the_least_recently_used_prompt_is_dropped() -> None:
