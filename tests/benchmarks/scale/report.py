@@ -20,8 +20,8 @@ TITLE = """\
 `python -m tests.benchmarks.scale 3b --write` writes a section of this file for its size and
 length. A random checkpoint of the published sizes is written in bf16, converted as by `lit-hour
 convert`, and answers questions about stored features in a process limited in memory. Peaks are
-resident memory with the pages of mapped files. The roofline of a part is the time of its products and its attention
-at the measured rates, or of reading its bytes, whichever is longer.
+resident memory with the pages of mapped files. The roofline of a part is the time of its products
+and its attention at the measured rates, or of reading its bytes, whichever is longer.
 """
 GIGABYTE = 1e9
 HEADINGS = ("part", "seconds", "core seconds", "peak memory", "roofline", "found")
