@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.features.format import FeatureMetadata, StoredTokens, feature_config
 from lit_hour.data.features.source import SampleRef
@@ -31,6 +32,7 @@ class NoiseVideos:
     def __init__(self, num_videos: int, num_frames: int, config: Config) -> None:
         self._num_videos, self._num_frames = num_videos, num_frames
         self.config: dict[str, Any] = feature_config(config)
+        self.origin = SourceConfig("noise", kind="packed")  # there are no frames to read again
 
     def fingerprint(self, shard: int) -> str:
         return f"noise {self._num_videos} {self._num_frames}"
