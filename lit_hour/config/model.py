@@ -57,7 +57,7 @@ class MemAugConfig:
     )
     shard_memory: bool = field(
         False,
-        "when `torchrun --nproc_per_node=N -m lit_hour ask` answers: divide the tokens, keys and"
+        "when `torchrun --nproc_per_node=N -m -- lit_hour ask` answers: divide the tokens, keys and"
         " values of a long video over the N processes, which read and encode its parts at the same"
         " time. Training does not use it",
     )

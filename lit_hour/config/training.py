@@ -7,7 +7,6 @@ from typing import Literal
 
 from lit_hour.config.fields import field
 
-
 Objective = Literal["next_token", "answer_words"]
 
 

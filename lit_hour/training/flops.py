@@ -23,6 +23,8 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch, Features, Video, Visual
 
+LLM_PARTS = ("language model's layers", "language model's attention", "output layer")
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -105,9 +107,9 @@ def step_flops(
         "projector": projector,
         "MemAug's layers": query_rows + memory_rows,
         "MemAug's attention": attentions,
-        "language model's layers": layers,
-        "language model's attention": (num_layers - 1) * causal + last_attention,
-        "output layer": dense(shapes.num_labels, dim * vocab_size, is_trained["llm"]),
+        LLM_PARTS[0]: layers,
+        LLM_PARTS[1]: (num_layers - 1) * causal + last_attention,
+        LLM_PARTS[2]: dense(shapes.num_labels, dim * vocab_size, is_trained["llm"]),
     }
 
 
@@ -152,7 +154,7 @@ class FlopCounter:
             [is_text.sum(dim=1), is_question.sum(dim=1), num_language, num_labels], dim=1
         ).tolist()  # (texts, 4), in one transfer
         videos = [self._video_shapes(visual) for visual in batch.visuals]
-        before = [sum(self._flops(shapes).values()) for shapes in videos]
+        before = [self._flops(shapes) for shapes in videos]
         total = sum(before) + sum(map(self._encoding_flops, batch.visuals))
         for visual, (text, question, language, labels) in zip(
             batch.visual_of_text, counts, strict=True
@@ -165,11 +167,14 @@ class FlopCounter:
                 num_language=language,
                 num_labels=labels,
             )
-            total += sum(self._flops(shapes).values()) - before[visual]
+            total += self._flops(shapes) - before[visual]
         return total
 
-    def _flops(self, shapes: Shapes) -> dict[str, float]:
-        return step_flops(self._config, self._vocab_size, shapes)
+    def _flops(self, shapes: Shapes) -> float:
+        parts = step_flops(self._config, self._vocab_size, shapes)
+        if self._config.training.objective == "answer_words":  # the language model does not run
+            parts = {part: number for part, number in parts.items() if part not in LLM_PARTS}
+        return sum(parts.values())
 
     def _video_shapes(self, visual: Visual | None) -> Shapes:
         """Return the shapes of a visual without a text about it; a dummy image has no tokens."""
