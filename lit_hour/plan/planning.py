@@ -128,7 +128,8 @@ def iter_changes(estimate: Estimate) -> Iterator[Change]:
         changed = with_training(config, optimizer="adamw_8bit")
         yield Change("training.optimizer=adamw_8bit", "averages of 8 bits", changed, cluster)
     num_ranks, samples = 2 * cluster.num_ranks, data.batches_per_step or data.global_batch_size
-    if is_sharded and samples % (num_ranks * data.micro_batch_size) == 0:
+    unit = 1 if data.tokens_per_batch else data.micro_batch_size
+    if is_sharded and samples % (num_ranks * unit) == 0:
         larger = replace(cluster, num_nodes=2 * cluster.num_nodes)
         yield Change(f"--nodes {larger.num_nodes}", "twice the GPUs", config, larger)
     if is_sharded and not training.cpu_offload:

@@ -15,6 +15,10 @@ PARTS = {
     "llm": "language model",
 }
 MIB = 2**20
+NOTHING_LEFT = (
+    "No other setting is tried. Plan for a smaller video.max_frames or text.max_tokens (--frames,"
+    " --text-tokens)."
+)
 Row = Sequence[str]
 
 
@@ -125,7 +129,7 @@ def _verdict(plan: Plan) -> str:
         return f"It fits: {estimate.peak_gib:.2f} of {limit}."
     lines = [f"It does not fit: {estimate.peak_gib:.2f} of {limit}."]
     if not plan.remedies:
-        return lines[0] + " No setting is left that would need less; plan for shorter samples."
+        return f"{lines[0]} {NOTHING_LEFT}"
     rows = [
         (
             ("+ " if index else "") + remedy.change.name,
@@ -138,7 +142,7 @@ def _verdict(plan: Plan) -> str:
     ]
     lines.append(table(("change", "peak, GiB", "time of a step", "fits", "cost"), rows))
     if not plan.remedies[-1].estimate.fits:
-        lines.append("No setting is left that would need less; plan for shorter samples.")
+        lines.append(NOTHING_LEFT)
     return "\n".join(lines)
 
 

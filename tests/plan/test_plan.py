@@ -22,6 +22,8 @@ from lit_hour.plan.planning import Plan, Remedy, iter_changes, with_training
 from lit_hour.plan.report import format_plan
 from lit_hour.plan.trace import StepTrace
 from lit_hour.training.module import forgetting_generators
+from lit_hour.training.optim import freeze_parts
+from lit_hour.training.parallelize import parallelize
 from tests import CONF, published_stage
 
 TINY = CONF / "tiny_model.yaml"
@@ -61,13 +63,35 @@ def test_held_memory_follows_from_the_number_of_parameters(tiny: Estimate) -> No
 
 
 def test_operations_are_those_of_a_real_step(tiny: Estimate) -> None:
-    config = load_config(TINY, SMALL)
+    assert sum(tiny.trace.flops.values()) == pytest.approx(real_operations(), rel=0.02)
+    assert all(number > 0 for number in tiny.trace.flops.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("training.activation_checkpointing=true",),
+        ("training.learning_rate.vision=0", "model.llm.lora.rank=4"),
+        ("training.learning_rate.llm=0", "training.packing=true"),
+    ],
+)
+def test_operations_of_other_settings_are_those_of_a_real_step(words: tuple[str, ...]) -> None:
+    config = load_config(TINY, [*SMALL, *words])
+    trace = estimate_run(config, build_cluster("H100", 1, 1), SAMPLE).trace
+    assert sum(trace.flops.values()) == pytest.approx(real_operations(*words), rel=0.02)
+
+
+def real_operations(*words: str) -> int:
+    """Count the operations of a forward and backward pass on real tensors."""
+    config = load_config(TINY, [*SMALL, *words])
     model = HourLLaVA.from_config(config, config.text.vocab_size)
+    freeze_parts(model, config.training)
+    parallelize(model, config.training, None)
     batch = build_batch(config, SAMPLE, model, 1)
     with FlopCounterMode(display=False) as counter:
         model(batch, forgetting_generators(batch, config.run.seed)).loss.backward()
-    assert sum(tiny.trace.flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
-    assert all(number > 0 for number in tiny.trace.flops.values())
+    return counter.get_total_flops()
 
 
 def test_a_run_that_fits_is_reported_so(tiny: Estimate) -> None:
