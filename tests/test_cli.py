@@ -121,6 +121,7 @@ def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) ->
         f"{trained.run.path}: step",
         "  multiple choice accuracy",
         "  open ended accuracy",
+        "  object recognition accuracy",
         "  accuracy by video length and depth: nothing to draw",
         "what to try next:",
     ]

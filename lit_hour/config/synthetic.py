@@ -94,8 +94,11 @@ class PretrainTowerConfig:
 class PretrainLanguageConfig:
     """Training of a small language model by `lit-hour pretrain-language`."""
 
-    num_steps: int = field(1_400, "optimizer steps", unit="steps", ge=2)
-    batch_size: int = field(8, "conversations in a step, each about a new story", ge=1)
+    num_steps: int = field(1_500, "optimizer steps", unit="steps", ge=2)
+    short_ratio: float = field(
+        0.35, "share of the steps, the first ones, with short questions alone", ge=0, le=1
+    )
+    batch_size: int = field(8, "texts in a step, each about a new story", ge=1)
     num_val_stories: int = field(160, "unseen stories", unit="stories", ge=1)
     tokens_per_frame: int = field(
         4, "tokens of a frame, as many as spatial forgetting keeps", unit="tokens", ge=1

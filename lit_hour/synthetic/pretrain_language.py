@@ -1,14 +1,17 @@
 """Pretrain a small language model on conversations about made-up stories.
 
 Entry point: `pretrain_language`. No video is needed: a frame is the sum of a vector for each word
-that describes it. These vectors are trained too, and dropped: the run learns with the projector and
-MemAug to bring the tokens of real frames to where the language model reads them.
+that describes it. These vectors are the embeddings of the words, turned by matrices that are
+trained too, and dropped: the run learns with the projector and MemAug to bring the tokens of real
+frames to where the language model reads them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,56 +29,76 @@ from lit_hour.synthetic.described_videos import (
     train_tokenizer,
 )
 from lit_hour.synthetic.pretraining import first_story_seeds, train, write_report
+from lit_hour.text.chat_template import McqFormat
 from lit_hour.text.tokenizer import Tokenizer, save_tokenizer
-from lit_hour.types import IGNORE_INDEX
 
 REPORT_FILE = "figures.json"  # beside the weights
-WORD_LEARNING_RATE_RATIO = 3.0  # of the vectors of words, relative to the language model
+WORD_LEARNING_RATE_RATIO = 3.0  # of the frames' vectors, relative to the language model
+WARMUP_RATIO = 0.04
 MAX_TIME = 1.5  # of the vector for the time of the last frame; the first one has its opposite
 NOISE = 0.3  # standard deviation in a token, relative to a word's vector
+VAL_BATCH_SIZE = 32
 
 
 class FrameWords(nn.Module):
-    """A trained vector for each word that describes a frame, and the newline token.
+    """Visual tokens of frames that are described in words.
 
-    It stands for the vision encoder, the projector and MemAug, whose output is normalized too.
+    They stand for the output of MemAug, which is normalized too. A frame is the sum of the
+    embeddings of its words, each turned by a matrix for what the word is about, and of a vector
+    for the frame's time.
     """
 
-    def __init__(self, dim: int, tokens_per_frame: int) -> None:
+    def __init__(self, dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.tokens_per_frame = tokens_per_frame
-        self.vectors = nn.ModuleList(
-            nn.Embedding(len(known), dim) for known in FRAME_WORDS.values()
-        )
+        self.ids = [
+            torch.tensor([tokenizer.encode(word, add_special_tokens=False)[0] for word in words])
+            for words in FRAME_WORDS.values()
+        ]  # (words,) for each label
+        self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in FRAME_WORDS)
+        for one in self.maps:
+            nn.init.orthogonal_(one.weight)
         self.time = nn.Parameter(torch.randn(dim))  # (dim,)
         self.newline = nn.Parameter(torch.randn(dim))  # (dim,)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def vectors(self, embed: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return a vector for each word of each label, `(words, dim)` with a variance of 1."""
+        pairs = zip(self.maps, self.ids, strict=True)
+        return [_normalize(one(_normalize(embed(ids)))) for one, ids in pairs]
+
+    def forward(
+        self, vectors: list[Tensor], frames: Tensor, tokens_per_frame: int, time_scale: float
+    ) -> Tensor:
         """Return the visual tokens of a video's frames, which are evenly spaced.
 
         Args:
+            vectors: of the words, as `vectors` returns them.
             frames: `(frames, labels)` int64.
+            tokens_per_frame: without the newline token.
+            time_scale: of the vector for a frame's time; 0 for none.
 
         Returns:
             `(frames * tokens, dim)`: tokens with noise, and a newline token after each frame.
         """
-        pairs = zip(self.vectors, frames.unbind(dim=1), strict=True)
-        frame = torch.stack([vectors(labels) for vectors, labels in pairs]).sum(dim=0)
-        times = MAX_TIME * torch.linspace(-1, 1, len(frames))  # (frames,)
+        pairs = zip(vectors, frames.unbind(dim=1), strict=True)
+        frame = torch.stack([known[labels] for known, labels in pairs]).sum(dim=0)  # (frames, dim)
+        times = time_scale * MAX_TIME * torch.linspace(-1, 1, len(frames))  # (frames,)
         frame = frame + times[:, None] * self.time  # (frames, dim)
-        tokens = frame[:, None].expand(-1, self.tokens_per_frame, -1)  # (frames, tokens, dim)
+        tokens = frame[:, None].expand(-1, tokens_per_frame, -1)  # (frames, tokens, dim)
         newline = self.newline.expand(len(frames), 1, -1)  # (frames, 1, dim)
         tokens = torch.cat([tokens, newline], dim=1)  # (frames, tokens + 1, dim)
         tokens = tokens + NOISE * torch.randn_like(tokens)
-        return F.layer_norm(tokens, tokens.shape[-1:]).flatten(0, 1)  # (frames * tokens, dim)
+        return _normalize(tokens).flatten(0, 1)  # (frames * tokens, dim)
+
+
+def _normalize(vectors: Tensor) -> Tensor:
+    return F.layer_norm(vectors, vectors.shape[-1:])
 
 
 def pretrain_language(config: Config, out: Path) -> dict[str, float]:
     """Train a language model, and write it as a folder in the Hugging Face layout.
 
     Args:
-        config: `model.llm`, `model.memaug`, `text`, `data.questions_per_sample` and
-            `pretrain_language` are used.
+        config: `model.llm`, `model.memaug`, `text` and `pretrain_language` are used.
         out: folder of the weights, in float16, and of the tokenizer; for `model.llm.path`.
 
     Returns:
@@ -93,7 +116,7 @@ def pretrain_language(config: Config, out: Path) -> dict[str, float]:
     first, first_unseen = first_story_seeds(settings.seed)
     tokenizer = train_tokenizer(config, first)
     llm = LanguageModel(config.model.llm, len(tokenizer))
-    words = FrameWords(llm.dim, settings.tokens_per_frame)
+    words = FrameWords(llm.dim, tokenizer)
     train_language(llm, words, DescribedVideos(config, tokenizer, first), config)
     llm.half().float()  # as it is stored
     unseen = DescribedVideos(config, tokenizer, first_unseen)
@@ -107,29 +130,44 @@ def pretrain_language(config: Config, out: Path) -> dict[str, float]:
 def train_language(
     llm: LanguageModel, words: FrameWords, videos: DescribedVideos, config: Config
 ) -> None:
-    """Train a language model in place, together with the vectors of the words."""
+    """Train a language model in place, together with the vectors of the frames.
+
+    The first steps have short questions alone: they teach to look things up. In the steps after
+    them the vector for the time of a frame is of random length, because MemAug may give none.
+    """
     settings = config.pretrain_language
     llm.pack_texts()
+    num_short_steps = round(settings.short_ratio * settings.num_steps)
+    step = 0
 
     def compute_loss() -> Tensor:
-        batch = videos.draw(settings.batch_size)
-        return llm.loss(build_inputs(llm, words, batch, config.text.max_tokens))
+        nonlocal step
+        step += 1
+        if step <= num_short_steps:
+            batch, time_scale = videos.draw_short(settings.batch_size), 1.0
+        else:
+            batch, time_scale = videos.draw(settings.batch_size), float(torch.rand(()))
+        return llm.loss(build_inputs(llm, words, batch, config.text.max_tokens, time_scale))
 
     rate = settings.learning_rate
     groups = [
         {"params": list(llm.parameters()), "lr": rate},
         {"params": list(words.parameters()), "lr": WORD_LEARNING_RATE_RATIO * rate},
     ]
-    train(groups, settings, compute_loss)
+    train(groups, settings, compute_loss, WARMUP_RATIO)
 
 
 def build_inputs(
-    llm: LanguageModel, words: FrameWords, batch: DescribedBatch, max_tokens: int
+    llm: LanguageModel,
+    words: FrameWords,
+    batch: DescribedBatch,
+    max_tokens: int,
+    time_scale: float = 1.0,
 ) -> LLMInputs:
     """Put the described frames in the place of each text's video."""
-    texts = embed_texts(batch.texts, llm.embed)
+    texts, vectors = embed_texts(batch.texts, llm.embed), words.vectors(llm.embed)
     sequences = [
-        merge_visual_tokens(text, [words(frames)])
+        merge_visual_tokens(text, [words(vectors, frames, batch.tokens_per_frame, time_scale)])
         for text, frames in zip(texts, batch.frames, strict=True)
     ]
     return pad_inputs(sequences, max_tokens, "right")
@@ -139,33 +177,24 @@ def build_inputs(
 def measure_accuracy(
     llm: LanguageModel, words: FrameWords, videos: DescribedVideos, num_stories: int
 ) -> dict[str, float]:
-    """Measure the share of exact answers, given those before in the conversation.
+    """Measure the share of exact answers to one question about each story of the default run.
 
     Returns:
         By kind of question, 0 to 1: its format, for multiple choice with what is answered, and its
         task.
     """
     hits: dict[str, list[bool]] = defaultdict(list)
-    batch_size = 16
-    for _ in range(0, num_stories, batch_size):
-        batch = videos.draw(batch_size)
-        inputs = build_inputs(llm, words, batch, videos.config.text.max_tokens)
-        predicted = llm.logits(inputs)[:, :-1].argmax(dim=-1)  # (texts, tokens - 1)
-        targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
-        for text, questions in enumerate(batch.texts.questions):
-            is_target = targets[text] != IGNORE_INDEX  # (tokens - 1,)
-            is_hit = predicted[text] == targets[text]  # (tokens - 1,)
-            starts = is_target & ~F.pad(is_target, (1, 0))[:-1]  # (tokens - 1,)
-            answer_of = starts.cumsum(dim=0)  # (tokens - 1,), from 1
-            for number, question in enumerate(questions, start=1):
-                if not question.task:  # the rows of a table may have any order
-                    continue
-                is_exact = bool(is_hit[is_target & (answer_of == number)].all())
-                kind: str = question.format
-                if question.options:
-                    kind = f"{kind}, {batch.mcq_format}"
-                hits[kind].append(is_exact)
-                hits[f"{kind}, {question.task}"].append(is_exact)
+    for mcq_format in get_args(McqFormat):
+        for start in range(0, num_stories, VAL_BATCH_SIZE):
+            batch = videos.draw_default_run(min(VAL_BATCH_SIZE, num_stories - start), mcq_format)
+            inputs = build_inputs(llm, words, batch, videos.config.text.max_tokens)
+            predicted = llm.logits(inputs)[:, :-1].argmax(dim=-1)  # (texts, tokens - 1)
+            targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
+            is_exact = ((predicted == targets) | ~inputs.is_target).all(dim=1)  # (texts,)
+            for (question,), hit in zip(batch.texts.questions, is_exact.tolist(), strict=True):
+                kind: str = f"multiple_choice, {mcq_format}" if question.options else "open_ended"
+                hits[kind].append(hit)
+                hits[f"{kind}, {question.task}"].append(hit)
     return {name: sum(found) / len(found) for name, found in sorted(hits.items())}
 
 

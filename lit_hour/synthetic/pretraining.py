@@ -29,7 +29,10 @@ def first_story_seeds(seed: int) -> tuple[int, int]:
 
 
 def train(
-    groups: Sequence[dict[str, Any]], settings: Settings, compute_loss: Callable[[], Tensor]
+    groups: Sequence[dict[str, Any]],
+    settings: Settings,
+    compute_loss: Callable[[], Tensor],
+    warmup_ratio: float = WARMUP_RATIO,
 ) -> None:
     """Train with AdamW and a schedule of one cycle.
 
@@ -37,6 +40,7 @@ def train(
         groups: of parameters, as AdamW takes them, each with "lr", its largest learning rate.
         settings: number of steps.
         compute_loss: the loss `()` of the next step.
+        warmup_ratio: share of the steps in which the learning rate rises.
     """
     parameters: list[nn.Parameter] = [one for group in groups for one in group["params"]]
     optimizer = torch.optim.AdamW(list(groups), weight_decay=WEIGHT_DECAY)
@@ -44,7 +48,7 @@ def train(
         optimizer,
         [group["lr"] for group in groups],
         settings.num_steps,
-        pct_start=WARMUP_RATIO,
+        pct_start=warmup_ratio,
     )
     for step in (bar := trange(settings.num_steps, unit="step")):
         loss = compute_loss()

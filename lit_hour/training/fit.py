@@ -22,6 +22,7 @@ from lit_hour.io.atomic import atomic_dir
 from lit_hour.io.file_lock import dir_lock
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
+from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import (
     copy_tokenizer,
@@ -91,6 +92,10 @@ class FitResult:
             if accuracy is not None:
                 guessing = f" (guessing: {chance:.1%})" if chance is not None else ""
                 lines.append(f"  {format.replace('_', ' ')} accuracy: {accuracy:.1%}{guessing}")
+        for key, task in TASK_OF_KEY.items():
+            accuracy = self.scores.get(f"val/acc/{key}")
+            if accuracy is not None:
+                lines.append(f"  {task.name} accuracy: {accuracy:.1%}")
         lines.append(f"  accuracy by video length and depth: {self._describe_haystack()}")
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
         view = {

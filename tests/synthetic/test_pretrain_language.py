@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -13,16 +14,25 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LANGUAGE_MODELS, LanguageModel
 from lit_hour.model.vision_encoder import shipped_weights
 from lit_hour.synthetic import described_videos
-from lit_hour.synthetic.described_videos import FRAME_WORDS, DescribedVideos, train_tokenizer
+from lit_hour.synthetic.described_videos import (
+    FRAME_WORDS,
+    DescribedVideos,
+    draw_story,
+    short_questions,
+    shorten,
+    train_tokenizer,
+)
 from lit_hour.synthetic.pretrain_language import (
     FrameWords,
     build_inputs,
     pretrain_language,
     train_language,
 )
+from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.story import COLORS, SHAPES
+from lit_hour.text.answer_matching import label_options
 from lit_hour.text.tokenizer import Tokenizer, load_tokenizer
-from lit_hour.types import IGNORE_INDEX
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from lit_hour.weights.pretrained import (
     config_for_new_run,
     load_pretrained_weights,
@@ -42,7 +52,7 @@ def small_settings(**settings: int) -> list[str]:
 
 
 def test_described_frames_show_what_the_questions_ask_for() -> None:
-    videos = DescribedVideos(CONFIG, train_tokenizer(CONFIG, 0), UNSEEN_SEED)
+    videos = DescribedVideos(CONFIG, load_tokenizer(SHIPPED), UNSEEN_SEED)
     kinds = {
         "What colour is the background of the first scene?": ("background", 0),
         "What colour is the background of the last scene?": ("background", -1),
@@ -67,7 +77,50 @@ def test_described_frames_show_what_the_questions_ask_for() -> None:
                         if SHAPES[kind] == shape
                     }
                     assert seen == {question.answer}, question
-    assert num_checked > 40
+    assert num_checked > 20
+
+
+def test_short_questions_end_as_the_questions_do_and_have_their_answers() -> None:
+    story = draw_story(UNSEEN_SEED, 40.0, num_scenes=5)
+    known = {question.question: question.answer for question in generate_questions(story, "story")}
+    short = dict(short_questions(story, Random(0)))
+    assert len(set(short)) > 8
+    for question, answer in known.items():
+        ends = [wording for wording in short if question.endswith(f" {wording}")]
+        assert short[max(ends, key=len)] == answer  # "behind the star?" is also "the star?"
+    with pytest.raises(ValueError, match="begins with none of"):
+        shorten("Who is there?")
+
+
+def test_only_the_answers_of_short_questions_have_labels() -> None:
+    tokenizer = load_tokenizer(SHIPPED)
+    batch = DescribedVideos(CONFIG, tokenizer, UNSEEN_SEED).draw_short(2)
+    first, frames = batch.texts, batch.frames
+    assert len(frames) == 2 and batch.tokens_per_frame == 1
+    assert first.input_ids[:, 0].tolist() == [IMAGE_TOKEN_INDEX] * 2
+    assert not first.question_mask.any()
+    is_label = first.labels != IGNORE_INDEX
+    assert torch.equal(first.labels[is_label], first.input_ids[is_label])
+    words = {tokenizer.decode([token]) for token in first.labels[is_label].tolist()}
+    assert words <= {*COLORS, *SHAPES}
+    lines = tokenizer.decode(first.input_ids[0, 1:][first.attention_mask[0, 1:]]).splitlines()
+    assert len(lines) == 2 * int(is_label[0].sum())
+    assert all(line.startswith(" ") and line.endswith("?") for line in lines[::2])
+
+
+def test_conversations_with_letters_have_short_questions_about_the_options() -> None:
+    tokenizer = load_tokenizer(SHIPPED)
+    videos, formats = DescribedVideos(CONFIG, tokenizer, UNSEEN_SEED), set()
+    for _ in range(8):
+        batch = videos.draw(1)
+        (questions,), text = batch.texts.questions, tokenizer.decode(batch.texts.input_ids[0, 50:])
+        is_letter = "the letter of the right option" in text
+        formats.add(is_letter)
+        if is_letter:
+            for question in questions:
+                for letter, option in label_options(question.options).items():
+                    assert f"\n option {option}\n{letter}\n" in text
+    assert formats == {True, False}
 
 
 def test_command_trains_anew_and_its_folder_is_a_plain_language_model(
@@ -124,8 +177,8 @@ def share_of_right_kind(llm: LanguageModel, tokenizer: Tokenizer) -> float:
 
     The frames say nothing: their words have random vectors.
     """
-    words = FrameWords(llm.dim, 1)
-    batch = DescribedVideos(CONFIG, tokenizer, UNSEEN_SEED).draw(32)
+    words = FrameWords(llm.dim, tokenizer)
+    batch = DescribedVideos(CONFIG, tokenizer, UNSEEN_SEED).draw_default_run(32, "text")
     with torch.no_grad():
         inputs = build_inputs(llm, words, batch, CONFIG.text.max_tokens)
         predicted = llm.logits(inputs)[:, :-1].argmax(dim=-1)  # (texts, tokens - 1)
@@ -133,8 +186,7 @@ def share_of_right_kind(llm: LanguageModel, tokenizer: Tokenizer) -> float:
     for text, questions in enumerate(batch.texts.questions):
         first = int((inputs.labels[text, 1:] != IGNORE_INDEX).nonzero()[0])
         word = tokenizer.decode([int(predicted[text, first])])
-        if not (questions[0].options and batch.mcq_format == "letter"):
-            kinds.append(word in (COLORS if "colour" in questions[0].question else SHAPES))
+        kinds.append(word in (COLORS if "colour" in questions[0].question else SHAPES))
     return sum(kinds) / len(kinds)
 
 
@@ -158,7 +210,7 @@ def test_few_steps_of_training_lower_the_loss_about_unseen_stories(
     tokenizer = train_tokenizer(config, 0)
     torch.manual_seed(0)
     llm = LanguageModel(config.model.llm, len(tokenizer))
-    words = FrameWords(llm.dim, 4)
+    words = FrameWords(llm.dim, tokenizer)
     unseen = DescribedVideos(config, tokenizer, UNSEEN_SEED).draw(8)
 
     def loss() -> float:

@@ -274,6 +274,13 @@ def test_report_quotes_shell_arguments() -> None:
     assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1
 
 
+def test_report_has_a_line_for_the_accuracy_of_each_task() -> None:
+    scores = {"val/acc/multiple_choice": 0.75, "val/acc/object/object_attribute": 0.875}
+    lines = FitResult(RunDir(Path("run")), 7, scores).report().splitlines()
+    assert "  object attribute accuracy: 87.5%" in lines
+    assert not any("recognition" in line for line in lines)
+
+
 def test_report_says_where_the_haystack_plot_is_or_why_there_is_none(tmp_path: Path) -> None:
     outcome = FitResult(RunDir(tmp_path), 7, {})
     assert "length and depth: nothing to draw, since no answer has its evidence" in outcome.report()
