@@ -23,6 +23,8 @@ class EvaluationConfig:
         "longvideobench_test",
         "mlvu_test",
         "egoschema_test",
+        "charades_sta",
+        "qvhighlights",
     ] = field(
         "custom",
         "format of the question files; custom is that of `lit-hour pack`. Those that end in _test"

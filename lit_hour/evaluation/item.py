@@ -12,6 +12,7 @@ from lit_hour.types import Subtitle
 Rule = Literal[
     "choice",
     "words",
+    "intervals",
     "video_mme",
     "longvideobench",
     "lvbench",
@@ -49,6 +50,7 @@ class Item:
         subtitles: put between the frames, with times from the start of the video.
         judge_prompt: which prompt of the judge is meant for the response, "" if a rule scores it.
         scoring_points: what a good response mentions, as published for the judge.
+        intervals: of the true answer in seconds, for the rule "intervals".
     """
 
     id: str
@@ -69,6 +71,7 @@ class Item:
     subtitles: tuple[Subtitle, ...] = ()
     judge_prompt: JudgePrompt = ""
     scoring_points: tuple[str, ...] = ()
+    intervals: tuple[tuple[float, float], ...] = ()
 
     @property
     def video_name(self) -> str:

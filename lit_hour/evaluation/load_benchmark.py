@@ -9,10 +9,12 @@ from pathlib import Path
 from lit_hour.data.questions.record import did_you_mean
 from lit_hour.errors import QuestionError, list_first
 from lit_hour.evaluation.benchmarks import (
+    charades_sta,
     egoschema,
     longvideobench,
     lvbench,
     mlvu,
+    qvhighlights,
     tempcompass,
     video_mme,
 )
@@ -28,13 +30,16 @@ TEST_BENCHMARKS: dict[str, Benchmark] = {
     module.TEST_BENCHMARK.name: module.TEST_BENCHMARK
     for module in (longvideobench, mlvu, egoschema)
 }  # without public answers
+GROUNDING_BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (charades_sta, qvhighlights)
+}  # answers are time intervals
 
 
 def load_benchmark(name: str, paths: Sequence[Path], max_invalid: int) -> QuestionSet:
     """Load the files of one benchmark as they are published.
 
     Args:
-        name: one of `BENCHMARKS` or `TEST_BENCHMARKS`.
+        name: one of `BENCHMARKS`, `TEST_BENCHMARKS` or `GROUNDING_BENCHMARKS`.
         paths: some or all files of the benchmark.
         max_invalid: number of records that may be invalid: with missing columns, an answer that is
             none of the options, or an id that is taken.
@@ -43,7 +48,7 @@ def load_benchmark(name: str, paths: Sequence[Path], max_invalid: int) -> Questi
         QuestionError: the benchmark is unknown, a file cannot be read or belongs to another
             benchmark, or there are too many invalid records.
     """
-    known = {**BENCHMARKS, **TEST_BENCHMARKS}
+    known = {**BENCHMARKS, **TEST_BENCHMARKS, **GROUNDING_BENCHMARKS}
     if name not in known:
         raise QuestionError(
             f"There is no benchmark {name!r}{did_you_mean(name, known)}. Known benchmarks:"

@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lit_hour.evaluation.item import Item, Rule
 from lit_hour.text.answer_matching import match_option, same_words
+from lit_hour.text.time_intervals import MIN_IOU, best_iou, format_intervals, parse_intervals
 
 NUM_RESAMPLES = 2000
 COVERAGE_PERCENT = 95
@@ -66,6 +67,9 @@ def score_response(item: Item, response: str) -> Verdict:
     if item.rule == "needs_judge":
         raise ValueError(f"Question {item.id} needs a judge; no rule can score it.")
     label = RULES[item.rule](item, response)
+    if item.rule == "intervals":
+        iou = best_iou(stated_intervals(item, response), item.intervals)
+        return Verdict(label, iou >= MIN_IOU)
     return Verdict(label, label == item.answer)
 
 
@@ -139,6 +143,16 @@ def match_choice(item: Item, response: str) -> str | None:
 def match_words(item: Item, response: str) -> str | None:
     """Match the words of an open-ended answer; any other response stands for itself."""
     return item.answer if same_words(item.answer, response) else response.strip() or None
+
+
+def match_intervals(item: Item, response: str) -> str | None:
+    """Return the intervals that a response states in the strict format; None if there is none."""
+    return format_intervals(stated_intervals(item, response)) or None
+
+
+def stated_intervals(item: Item, response: str) -> list[Interval]:
+    """Return the intervals that a response states inside the video, if its duration is known."""
+    return parse_intervals(response, item.duration_seconds or inf)
 
 
 def match_first_letter(response: str, letters: str, lead_ins: Iterable[str]) -> str | None:
@@ -225,6 +239,7 @@ def _without_end(response: str) -> str:
 RULES: Mapping[Rule, Callable[[Item, str], str | None]] = {
     "choice": match_choice,
     "words": match_words,
+    "intervals": match_intervals,
     "video_mme": match_video_mme,
     "longvideobench": match_longvideobench,
     "lvbench": match_lvbench,

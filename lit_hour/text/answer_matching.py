@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from string import ascii_uppercase
 
+from lit_hour.text.time_intervals import MIN_IOU, best_iou, parse_intervals, true_intervals
 from lit_hour.types import Question
 
 # Latin letters and digits continue a word; "答案是B" has a letter of its own after Chinese text.
@@ -62,8 +63,12 @@ def is_correct(question: Question, response: str) -> bool:
     """Return whether a response gives the true answer.
 
     A response to a multiple-choice question is correct if `match_option` finds the true option in
-    it; any other response if it has the words of the true answer, in order.
+    it. If the true answer is a list of time intervals, the first interval of the response must have
+    an IoU of at least `MIN_IOU` with one of them. Any other response is correct if it has the words
+    of the true answer, in order.
     """
+    if intervals := true_intervals("" if question.options else question.answer):
+        return best_iou(parse_intervals(response), intervals) >= MIN_IOU
     if not question.options:
         return same_words(question.answer, response)
     answer = question.answer_letter

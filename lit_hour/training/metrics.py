@@ -1,14 +1,16 @@
-"""Validation metrics: accuracy by question format and task, and by video length and depth."""
+"""Validation metrics: accuracy by question format and task, by video length and depth, and IoU."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lit_hour.taxonomy import TASK_OF_KEY
+from lit_hour.text.time_intervals import SCORE_NAMES, Interval, grounding_scores
 from lit_hour.types import Question
 
 FORMATS = ("open_ended", "multiple_choice")
@@ -85,3 +87,31 @@ class HaystackAccuracy(Metric):
     def compute(self) -> Tensor:
         """Return the counts of questions and of correct answers, `(2, lengths, depths)`."""
         return torch.stack([self.total, self.correct])
+
+
+class TemporalIoU(Metric):
+    """Means of `grounding_scores` over questions about time intervals; the sums are over ranks."""
+
+    num_questions: Tensor
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("num_questions", torch.zeros(()), dist_reduce_fx="sum")  # ()
+        self.add_state("sums", torch.zeros(len(SCORE_NAMES)), dist_reduce_fx="sum")  # (scores,)
+
+    def update(self, stated: Sequence[Interval], true: Sequence[Interval]) -> None:
+        """Count a question; it does not count if its true answer has no intervals."""
+        if not true:
+            return
+        scores = grounding_scores(stated, true)
+        self.num_questions += 1
+        self.sums += self.sums.new_tensor([scores[name] for name in SCORE_NAMES])  # (scores,)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return `grounding/SCORE` for each score, `()` in [0, 1]; nothing without a question."""
+        if not self.num_questions:
+            return {}
+        means = self.sums / self.num_questions  # (scores,)
+        names = (f"grounding/{name.replace(' ', '_')}" for name in SCORE_NAMES)
+        return dict(zip(names, means, strict=True))

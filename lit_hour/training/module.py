@@ -19,10 +19,11 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import missing_weights
 from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.text.answer_matching import is_correct
+from lit_hour.text.time_intervals import parse_intervals, true_intervals
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.checkpoints.optimizer_state import check_groups
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
-from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
+from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy, TemporalIoU
 from lit_hour.training.optim import (
     build_optimizer,
     freeze_parts,
@@ -99,6 +100,7 @@ class HourLLaVAModule(L.LightningModule):
         self.step_gradient_norm = torch.zeros(())  # of the latest recorded step, before clipping
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
+        self.temporal_iou = TemporalIoU()
         self.haystack = HaystackAccuracy()
         self.haystack_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
         freeze_parts(self.model, config.training)
@@ -224,6 +226,8 @@ class HourLLaVAModule(L.LightningModule):
         for prediction in predictions:
             question, right = prediction.question, prediction.is_correct
             self.accuracy.update(question, right)
+            intervals = true_intervals("" if question.options else question.answer)
+            self.temporal_iou.update(parse_intervals(prediction.text), intervals)
             seconds = _duration_seconds(batch.visuals[prediction.visual_index])
             self.haystack.update(question, seconds, right)
         return predictions
@@ -238,7 +242,10 @@ class HourLLaVAModule(L.LightningModule):
         self.log("val/loss", self.val_loss, prog_bar=True)  # Lightning computes and resets it
         for name, value in self.accuracy.compute().items():
             self.log(f"val/{name}", value, prog_bar=name == "acc/multiple_choice")
+        for name, value in self.temporal_iou.compute().items():
+            self.log(f"val/{name}", value)
         self.accuracy.reset()
+        self.temporal_iou.reset()
         self.haystack_counts = self.haystack.compute()
         self.haystack.reset()
 

@@ -9,7 +9,7 @@ import pytest
 
 from lit_hour.cli.main import main
 from lit_hour.config.schema import EvaluationConfig
-from lit_hour.evaluation.load_benchmark import BENCHMARKS, TEST_BENCHMARKS
+from lit_hour.evaluation.load_benchmark import BENCHMARKS, GROUNDING_BENCHMARKS, TEST_BENCHMARKS
 from lit_hour.evaluation.report.report import read_report
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.jsonl import read_jsonl
@@ -119,7 +119,7 @@ def test_a_copy_of_a_training_video_is_reported(
 
 def test_the_setting_lists_every_benchmark() -> None:
     names = get_args(get_type_hints(EvaluationConfig)["benchmark"])
-    assert set(names) == {"custom", *BENCHMARKS, *TEST_BENCHMARKS}
+    assert set(names) == {"custom", *BENCHMARKS, *TEST_BENCHMARKS, *GROUNDING_BENCHMARKS}
 
 
 def test_responses_equal_those_of_a_predictor(

@@ -17,8 +17,11 @@ from lit_hour.data.questions.record import check_path, check_text, did_you_mean
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item, MetricSpec
+from lit_hour.text.time_intervals import SCORE_NAMES
 
 Options = Mapping[str, str]
+
+GROUNDING_METRICS = tuple(MetricSpec(name, name) for name in SCORE_NAMES)
 
 _LABELED = re.compile(r"\(?([A-Z])[.):]\s*(.*)", re.DOTALL)
 
@@ -189,3 +192,28 @@ def parse_labeled_options(lines: Sequence[str], column: str, location: str) -> O
             f" not {list(lines)!r}"
         )
     return {match[1]: match[2] for match in found if match}
+
+
+def check_intervals(value: Any, column: str, location: str) -> tuple[tuple[float, float], ...]:
+    """Return a list of [start, end] in seconds as tuples.
+
+    Raises:
+        QuestionError: it is empty, or an interval is not two finite numbers, of which the first is
+            not negative and the second is larger.
+    """
+    intervals = []
+    for pair in value if isinstance(value, list) else []:
+        numbers = pair if isinstance(pair, list) else []
+        is_valid = len(numbers) == 2 and all(
+            isinstance(number, int | float) and not isinstance(number, bool) and isfinite(number)
+            for number in numbers
+        )
+        if not is_valid or not 0 <= numbers[0] < numbers[1]:
+            raise QuestionError(
+                f"{location}: column '{column}': {pair!r} is not an interval: two numbers of"
+                " seconds, the start before the end"
+            )
+        intervals.append((float(numbers[0]), float(numbers[1])))
+    if not intervals:
+        raise QuestionError(f"{location}: column '{column}' has no interval: {value!r:.80}")
+    return tuple(intervals)

@@ -8,10 +8,12 @@ from pathlib import Path
 from lit_hour.data.questions.file import read_question_file
 from lit_hour.data.questions.record import InvalidRecord, SampleSpec
 from lit_hour.errors import QuestionError
+from lit_hour.evaluation.benchmarks.base import GROUNDING_METRICS
 from lit_hour.evaluation.benchmarks.files import BenchmarkFile, file_digests
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.io.hashing import hash_path
 from lit_hour.text.answer_matching import label_options
+from lit_hour.text.time_intervals import true_intervals
 from lit_hour.types import Question
 
 
@@ -55,11 +57,20 @@ def load_custom(
                     )
                 items[question.id] = _to_item(question, spec, format_prompt(question), location)
     digests = file_digests([BenchmarkFile(file, None, hash_path(file)) for file in files])
-    return QuestionSet("custom", title, tuple(items.values()), tuple(invalid), files=digests)
+    has_intervals = any(item.rule == "intervals" for item in items.values())
+    return QuestionSet(
+        "custom",
+        title,
+        tuple(items.values()),
+        tuple(invalid),
+        files=digests,
+        metrics=GROUNDING_METRICS if has_intervals else (),
+    )
 
 
 def _to_item(question: Question, spec: SampleSpec, prompt: str, location: str) -> Item:
     options = label_options(question.options)
+    intervals = true_intervals("" if options else question.answer)
     return Item(
         id=question.id,
         videos=(spec.files[0],),
@@ -67,7 +78,7 @@ def _to_item(question: Question, spec: SampleSpec, prompt: str, location: str) -
         prompt=prompt,
         options=options,
         answer=question.answer_letter if options else question.answer,
-        rule="choice" if options else "words",
+        rule="choice" if options else "intervals" if intervals else "words",
         groups={
             "format": (question.format.replace("_", " "),),
             **({"task": (question.task,)} if question.task else {}),
@@ -75,4 +86,5 @@ def _to_item(question: Question, spec: SampleSpec, prompt: str, location: str) -
         location=location,
         system_prompt=spec.system_prompt,
         clip_seconds=spec.clip_seconds,
+        intervals=tuple(intervals),
     )

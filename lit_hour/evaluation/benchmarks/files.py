@@ -1,4 +1,4 @@
-"""Read a benchmark's published files: JSON, JSON lines or parquet."""
+"""Read a benchmark's published files: JSON, JSON lines, parquet or lines of text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,19 @@ class BenchmarkFile:
 
 
 def read_file(path: Path) -> BenchmarkFile:
-    """Read a `.json`, `.jsonl` or `.parquet` file; parquet needs pyarrow.
+    """Read a `.json`, `.jsonl`, `.parquet` or `.txt` file; parquet needs pyarrow.
+
+    A line of text becomes a record with the column "line".
 
     Raises:
         QuestionError: the file is missing, damaged, or of another kind.
     """
-    readers = {".json": _parse_json, ".jsonl": _parse_json_lines, ".parquet": _parse_parquet}
+    readers = {
+        ".json": _parse_json,
+        ".jsonl": _parse_json_lines,
+        ".parquet": _parse_parquet,
+        ".txt": _parse_text,
+    }
     if path.suffix not in readers:
         raise QuestionError(f"{path}: the file of a benchmark must be one of {', '.join(readers)}.")
     try:
@@ -55,6 +62,14 @@ def _parse_json(data: bytes, path: Path) -> Any:
 def _parse_json_lines(data: bytes, path: Path) -> list[Any]:
     lines = enumerate(data.split(b"\n"), start=1)
     return [_load_json(line, f"{path}: line {number}") for number, line in lines if line.strip()]
+
+
+def _parse_text(data: bytes, path: Path) -> list[dict[str, str]]:
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise QuestionError(f"{path} is not text in UTF-8: {error}") from error
+    return [{"line": line} for line in lines if line.strip()]
 
 
 def _load_json(data: bytes, location: str) -> Any:

@@ -19,8 +19,14 @@ from lit_hour.errors import ReportError
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.report.metrics import Metric, compute_metric
 from lit_hour.evaluation.report.result import Result, Score, percent
-from lit_hour.evaluation.scoring import Judgment, bootstrap_interval, score_response
+from lit_hour.evaluation.scoring import (
+    Judgment,
+    bootstrap_interval,
+    score_response,
+    stated_intervals,
+)
 from lit_hour.io.atomic import atomic_write_text
+from lit_hour.text.time_intervals import grounding_scores
 
 FORMAT = 3
 SEEN_GROUPING = "video in the training data"
@@ -226,6 +232,9 @@ def _score_item(item: Item, response: str, judgment: Judgment | None) -> Result:
     verdict = None if item.rule == "needs_judge" else score_response(item, response)
     correct = verdict.correct if verdict else judgment.correct if judgment else None
     correct = correct if item.answer else None
+    scores = dict(judgment.scores) if judgment else {}
+    if item.rule == "intervals":
+        scores = grounding_scores(stated_intervals(item, response), item.intervals)
     return Result(
         id=item.id,
         video=item.video_name,
@@ -236,7 +245,7 @@ def _score_item(item: Item, response: str, judgment: Judgment | None) -> Result:
         response=response,
         chosen=verdict.label if verdict else None,
         correct=correct,
-        scores=dict(judgment.scores) if judgment else {},
+        scores=scores,
         judgment=judgment.text if judgment else "",
     )
 

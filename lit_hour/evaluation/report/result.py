@@ -24,7 +24,7 @@ class Result:
         chosen: the label found in the response; None if unmatched.
         correct: None if the answer is not public, or if the benchmark leaves the verdict to a
             judge, and that gave none or only grades.
-        scores: values for `Metric`, such as the grades of a judge.
+        scores: values for `Metric`, such as the grades of a judge or the IoU of an interval.
         judgment: the judge's answer, "" if there was no judge.
     """
 
