@@ -70,7 +70,7 @@ class TrainingVideos:
         return cls(frozenset(digests), frozenset(digests.values()), unpacked, unknown)
 
     def find(self, files: Iterable[Path]) -> set[Path]:
-        """Return those of some video files that the run was trained on."""
+        """Return the files, out of the given ones, that the run was trained on."""
         return {file for file in files if self._contains(file)}
 
     def _contains(self, file: Path) -> bool:
@@ -85,7 +85,7 @@ class TrainingVideos:
 
 
 def _iter_stages(config: Config, unknown: dict[str, str]) -> Iterator[tuple[str, Config]]:
-    """Iterate over the settings of a run and of the runs whose weights it started from.
+    """Iterate over the settings of a run and of the earlier runs behind its weights.
 
     Args:
         config: settings of the last run.
@@ -110,7 +110,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _packed_digests(source: SourceConfig) -> tuple[dict[str, int], str]:
-    """Return SHA-256 -> size of the files in a folder of shards, and why some are missing."""
+    """Return the size of each packed file by its SHA-256, and why some are missing."""
     paths = sorted(Path(source.shards).glob(SHARD_PATTERN + ".json"))
     if not paths:
         return {}, "the folder is not there"

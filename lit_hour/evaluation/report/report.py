@@ -105,7 +105,7 @@ class Report:
 
     @property
     def num_without_answer(self) -> int:
-        """Number of responses to questions whose answer is not public."""
+        """Number of responses to questions without a public answer."""
         return sum(not result.answer for result in self.results)
 
     @property
