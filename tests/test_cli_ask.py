@@ -5,6 +5,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,13 @@ from lit_hour.cli.web_files import local_files
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.sampling_params import SamplingParams
 from lit_hour.errors import ConfigError, DownloadError, InputError, QuestionError
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves a folder without a log."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
 
 def parse(*options: str) -> SamplingParams:
@@ -54,8 +62,7 @@ def test_ask_reads_no_url_without_the_option(tmp_path: Path) -> None:
 def test_files_of_urls_are_deleted_after_the_command(tmp_path: Path) -> None:
     for name in ("film.mp4", "a b.png"):
         (tmp_path / name).write_bytes(name.encode())
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    handler.func.log_message = lambda *_: None  # type: ignore[method-assign]
+    handler = partial(QuietHandler, directory=str(tmp_path))
     web = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

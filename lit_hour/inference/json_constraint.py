@@ -6,6 +6,7 @@ Entry points: `compile_schema`, and `JsonConstraint` for one answer.
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,15 +15,9 @@ from torch import Tensor
 from lit_hour.errors import QuestionError
 from lit_hour.text.tokenizer import Tokenizer, end_of_turn_id
 
-try:
-    from llguidance import LLMatcher
-    from llguidance.hf import from_tokenizer
-except ImportError:  # answers without a schema need none of it
-    LLMatcher = None
-
+HAS_LLGUIDANCE = find_spec("llguidance") is not None  # answers without a schema need none of it
 MAX_SCHEMA_CHARACTERS = 100_000
 MAX_REASON_CHARACTERS = 200
-OPTIONS = {"whitespace_flexible": False}  # else an answer could be blanks up to its limit
 
 
 def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
@@ -40,7 +35,7 @@ def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
     Raises:
         QuestionError: llguidance is not installed, or the schema is invalid or too large.
     """
-    if LLMatcher is None:
+    if not HAS_LLGUIDANCE:
         raise QuestionError(
             "JSON answers need the package llguidance, which is not installed here. Install it, or"
             " ask for text."
@@ -78,13 +73,18 @@ class JsonConstraint:
 
 @lru_cache(maxsize=2)
 def _wrap_tokenizer(tokenizer: Tokenizer) -> Any:
+    from llguidance.hf import from_tokenizer
+
     return from_tokenizer(tokenizer, eos_token=end_of_turn_id(tokenizer))
 
 
 @lru_cache(maxsize=16)
 def _compile(tokenizer: Tokenizer, schema: str) -> Any:
+    from llguidance import LLMatcher
+
     try:
-        grammar = LLMatcher.grammar_from_json_schema(schema, defaults=OPTIONS)
+        # with flexible white space an answer could be blanks up to its limit
+        grammar = LLMatcher.grammar_from_json_schema(schema, {"whitespace_flexible": False})
     except ValueError as error:
         raise _invalid(str(error)) from error
     matcher = LLMatcher(_wrap_tokenizer(tokenizer), grammar, log_level=0)

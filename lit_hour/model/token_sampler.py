@@ -71,7 +71,10 @@ class TokenSampler:
             allowed = constraint(self._ids[index].tolist()).to(scores.device)  # (tokens,)
             scores[index, : len(allowed)].masked_fill_(~allowed, -torch.inf)
             scores[index, len(allowed) :] = -torch.inf
-        scores = self._processors(self._ids, scores)  # (answers, vocabulary)
+        scores = self._processors(
+            self._ids,  # type: ignore[arg-type]  # LongTensor is for annotations alone
+            scores,
+        )  # (answers, vocabulary)
         if self._params.temperature < MIN_TEMPERATURE:
             tokens = scores.argmax(dim=-1)  # (answers,)
         else:

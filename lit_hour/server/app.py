@@ -29,7 +29,7 @@ MAX_PORT = 65535
 GRACEFUL_SHUTDOWN_SECONDS = 5  # answers that take longer are cancelled
 KEEP_ALIVE_SECONDS = 20
 MAX_TOKEN_BYTES, MAX_URL_BYTES = 4096, 16_384
-READ_METHODS = ("GET", "HEAD")  # a proxy or a load balancer may ask for the header alone
+READ_METHODS = ["GET", "HEAD"]  # a proxy or a load balancer may ask for the header alone
 STATIC_DIR = Path(__file__).parent / "static"
 STATIC_FILES = {
     "/": STATIC_DIR / "index.html",

@@ -131,7 +131,7 @@ def test_messages_in_any_order_become_a_prompt(
 def test_json_without_its_package_names_it(
     predictor: VideoPredictor, memory: VideoMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_constraint, "LLMatcher", None)
+    monkeypatch.setattr(json_constraint, "HAS_LLGUIDANCE", False)
     with pytest.raises(QuestionError, match="package llguidance, which is not installed"):
         answer(predictor, memory, SamplingParams(json_schema="{}"))
 
