@@ -12,23 +12,32 @@ import pyarrow.parquet
 import pytest
 
 from lit_hour.cli.main import main
+from lit_hour.config.load import load_config
 from lit_hour.data.shards.reader import open_shards
+from lit_hour.data.sources import open_sources
 from tests import REPOSITORY
 from tests.data.factories import write_video
-from tests.videomarathon.factories import PACK_OPTIONS
 from tests.videomarathon.test_import_tables import ROWS
 
+WORKER = ["pack.num_workers=1"]
 PUBLISHED = "hf://datasets/jylins/videomarathon/data/train-*.parquet"
 
 
 def run_recipe(title: str) -> None:
-    """Run the commands of a recipe, but not the training."""
+    """Run the commands of a recipe; of the training, the opening of its sources."""
     page = (REPOSITORY / "shards/README.md").read_text(encoding="utf-8")
     (block,) = re.findall(rf"\*\*Recipe: {title}\.\*\*[^*]*?\n\n((?:    .*\n)+)", page)
+    programs = []
     for line in block.replace(PUBLISHED, "train-*.parquet").splitlines():
-        program, *words = shlex.split(line)
+        program, *words = shlex.split(line.replace("-c conf/", f"-c {REPOSITORY}/conf/"))
+        programs.append(program)
         if program == "lit-hour":
-            main([*words, *(PACK_OPTIONS if words[0] == "pack" else ())])
+            main([*words, *(WORKER if words[0] == "pack" else ())])
+        else:
+            assert words[:2] == ["train.py", "-c"]
+            sources = open_sources(load_config([Path(words[2])], words[3:]))
+            assert len(sources) == 1 and all(source.entries for source in sources.values())
+    assert programs == ["lit-hour", "lit-hour", "python"]
 
 
 @pytest.fixture(autouse=True)
