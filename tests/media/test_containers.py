@@ -7,6 +7,7 @@ are in neither.
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -160,11 +161,11 @@ def write_counter(
     return path
 
 
-def decode_independently(path: Path) -> list[Tensor]:
+def decode_independently(path: Path, stream_index: int | None = None) -> list[Tensor]:
     """Return every frame as FFmpeg decodes it, upright: `(3, size, size)` uint8."""
     images: list[Tensor] = []
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream = container.streams[stream_index or container.streams.video[0].index]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
             with contextlib.suppress(av.FFmpegError):
@@ -206,6 +207,35 @@ def test_usual_containers_equal_an_independent_decode(
     tmp_path: Path, name: str, codec: str
 ) -> None:
     assert_equals_independent_decode(write_counter(tmp_path, name, codec))
+
+
+@pytest.mark.slow
+def test_every_frame_of_real_clips_equals_an_independent_decode(real_videos: Path) -> None:
+    catalog = json.loads((real_videos / "CATALOG.json").read_text())
+    for clip in catalog:
+        path = real_videos / clip["file"]
+        if path.name == "corrupted.mp4":  # `test_damaged_video` has it
+            continue
+        info = probe(path)
+        expected = decode_independently(path, info.stream_index)  # nasa.mp4 has two
+        assert len(expected) >= clip["frames_decodable"]
+        with av.open(str(path)) as container:
+            starts = sorted(
+                float((frame.pts or 0) * frame.time_base)
+                for frame in container.decode(container.streams[info.stream_index])
+            )
+        ends = [*starts[1:], starts[0] + info.duration_seconds]
+        middles = [(a + b) / 2 - starts[0] for a, b in zip(starts, ends, strict=True)]
+        for images in (
+            [
+                one
+                for chunk in read_frames(info, middles, IMAGE_SIZE, "raise")
+                for one in chunk.images
+            ],
+            list(images_of_all_frames(info, middles, 0, IMAGE_SIZE, "raise")),
+        ):
+            wrong = [k for k, image in enumerate(images) if not torch.equal(image, expected[k])]
+            assert (len(images), wrong) == (len(expected), []), path.name
 
 
 def usual_codec(name: str) -> str:
