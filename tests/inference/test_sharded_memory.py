@@ -57,6 +57,7 @@ def test_ranks_answer_as_one_process_and_rank_zero_prints(
     assert f"[{memory.num_frames} frames, {expected.num_memory_tokens} tokens in mem" in printed
 
 
+@pytest.mark.slow
 def test_divided_memory_is_half_as_large_and_cannot_be_saved_or_extended(
     random_run: RunDir, video: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_divided_memory_is_half_as_large_and_cannot_be_saved_or_extended(
     assert ranks.wait() == [0, 0], ranks.output(0) + ranks.output(1)
 
 
+@pytest.mark.slow
 def test_conversation_and_evidence_of_ranks_are_refused(
     random_run: RunDir, video: Path, tmp_path: Path
 ) -> None:

@@ -84,7 +84,7 @@ def test_merged_attention_and_its_gradients_equal_attention_to_all(
     on_ranks(3, tmp_path, attend)
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_inputs_of_a_divided_video_equal_those_of_one_process(
     tmp_path: Path, num_ranks: int
 ) -> None:
@@ -136,6 +136,7 @@ def check_forgetting_is_equal(
     assert torch.equal(found, expected) and len(found) > 10
 
 
+@pytest.mark.slow
 def test_frames_are_divided_in_chunks_and_in_rank_order(tmp_path: Path) -> None:
     def divide(group: Group) -> None:
         for num_frames in (32, 33, 61, 36_000):

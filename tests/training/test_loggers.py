@@ -46,6 +46,7 @@ def test_tensorboard_has_the_settings_in_its_table_of_runs(toy: ToyProject) -> N
     assert [event.step for event in accumulator.Scalars("val/loss")] == [0]  # none before it exists
 
 
+@pytest.mark.slow
 def test_resumed_table_has_each_step_once_and_the_values_of_tensorboard(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:

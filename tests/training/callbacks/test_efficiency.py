@@ -28,8 +28,14 @@ FLOP_TOLERANCE = 0.02
     "words",
     [
         (),  # the vision encoder is trained
-        ("training.learning_rate.vision=0", "training.learning_rate.llm=0"),
-        ("data.conversations_per_video=3", "data.questions_per_sample=1"),
+        pytest.param(
+            ("training.learning_rate.vision=0", "training.learning_rate.llm=0"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("data.conversations_per_video=3", "data.questions_per_sample=1"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_counted_operations_of_a_batch_match_torchs_counter(
@@ -55,6 +61,7 @@ def test_counted_operations_of_a_batch_match_torchs_counter(
     assert counted == pytest.approx(counter.get_total_flops(), rel=FLOP_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_utilization_is_logged_for_a_stated_peak_only(toy: ToyProject) -> None:
     toy.fit("peak", "training.peak_tflops=0.01", "training.max_steps=2")
     assert all(0 < share < 1 for share in scalars(toy, "peak", "throughput/mfu"))

@@ -79,6 +79,7 @@ def test_frames_of_features_are_read_again_from_video_files(
         SourceFrames([features], config).read(entry.key, visual, INDICES)
 
 
+@pytest.mark.slow
 def test_validation_on_features_shows_frames_or_warns_once(
     trained: TrainedRun,
     validation: Path,

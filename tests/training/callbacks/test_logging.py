@@ -134,6 +134,7 @@ def test_truncated_texts_are_counted_and_the_first_gets_a_warning(
     assert scalars(alone, "short", "data/truncated_texts") == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 1])
 def test_truncation_and_exceeded_budget_on_any_rank_are_warned_about_once(
     toy: ToyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int

@@ -24,6 +24,7 @@ def steps_in(toy: ToyProject, name: str) -> set[str]:
     return {name for name in names if re.fullmatch(r"ProfilerStep#\d+", name)}
 
 
+@pytest.mark.slow
 def test_profiler_writes_a_trace_of_the_chosen_steps_and_changes_no_loss(toy: ToyProject) -> None:
     toy.fit("profiled", *WORDS)
     assert len(steps_in(toy, "profiled")) == 2
@@ -39,6 +40,7 @@ def test_profiler_writes_a_trace_of_the_chosen_steps_and_changes_no_loss(toy: To
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_run_that_stops_in_a_profiled_step_keeps_what_was_recorded(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
@@ -48,6 +50,7 @@ def test_run_that_stops_in_a_profiled_step_keeps_what_was_recorded(
     assert steps_in(toy, "stopped-profile")
 
 
+@pytest.mark.slow
 def test_full_disk_costs_the_trace_and_not_the_run(
     toy: ToyProject, caplog: pytest.LogCaptureFixture
 ) -> None:
