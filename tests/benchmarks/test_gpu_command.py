@@ -83,6 +83,21 @@ def test_results_of_another_device_do_not_count(
     assert again.names == list(TOPICS)
 
 
+@pytest.mark.parametrize("content", ['{"topic": "tests"}\n', "not JSON\n", '{"topic": "te'])
+def test_damaged_results_are_measured_again(
+    monkeypatch: pytest.MonkeyPatch, results: Path, content: str
+) -> None:
+    results.parent.mkdir()
+    results.write_text(content)
+    runs = Runs()
+    assert start(monkeypatch, results, runs) == 0
+    assert (
+        runs.names
+        == list(TOPICS)
+        == [json.loads(line)["topic"] for line in results.read_text().splitlines()]
+    )
+
+
 def test_topic_is_stopped_at_its_limit() -> None:
     result = run_topic("memaug", Topic("too slow", 0.2, TOPICS["memaug"].measure), "cpu", "cpu")
     assert result.failure == "stopped after 0 s" and not result.outcomes

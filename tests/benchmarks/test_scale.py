@@ -55,3 +55,5 @@ def test_wrong_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None
             main(argv)
         assert ended.value.code == 2
     assert "0 is not positive" in capsys.readouterr().err
+    assert main(["3b", "--folder", "/dev/null/no"]) == 2
+    assert "/dev/null/no cannot be made (Not a directory)" in capsys.readouterr().err

@@ -143,7 +143,11 @@ def read_results(file: Path, device: str) -> dict[str, Result]:
     if not file.exists():
         return {}
     lines = file.read_text(encoding="utf-8").splitlines()
-    results = [Result(**json.loads(line)) for line in lines]
+    try:
+        results = [Result(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        print(f"{file} is damaged ({error}). All topics are run again.")
+        return {}
     return {result.topic: result for result in results if result.device == device}
 
 

@@ -100,7 +100,11 @@ def main(argv: Sequence[str]) -> int:
     if args.folder is None:
         with TemporaryDirectory() as folder:
             return measure(args, Path(folder))
-    args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"error: --folder {args.folder} cannot be made ({error.strerror}).", file=sys.stderr)
+        return 2
     return measure(args, args.folder.absolute())
 
 
