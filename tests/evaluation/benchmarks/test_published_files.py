@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,18 @@ def test_tempcompass_verdicts_are_the_official_ones(
         if result.id not in JUDGED:
             assert result.correct == bool(official[result.id]["rating"]), result
     assert {result.id: official[result.id]["rating"] for result in report.unmatched} == JUDGED
+
+
+def test_the_project_rule_agrees_with_the_official_verdicts_on_multiple_choice(
+    tempcompass: QuestionSet, published: Path
+) -> None:
+    predictions = by_id(published / "tempcompass" / "predictions_video-llava")
+    official = by_id(published / "tempcompass" / "official_scores_video-llava")
+    items = [item for item in tempcompass.items if item.rule == "tempcompass_choice"]
+    assert len(items) == NUM_OF_TEMPCOMPASS_TASK["multi-choice"]
+    for item in items:
+        verdict = score_response(replace(item, rule="choice"), predictions[item.id]["prediction"])
+        assert verdict.correct == bool(official[item.id]["rating"]), item.id
 
 
 @pytest.mark.parametrize("grouping", ["task", "aspect of a task"])
