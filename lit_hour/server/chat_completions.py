@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from lit_hour.errors import QuestionError
+from lit_hour.errors import InputError, QuestionError
 from lit_hour.server.chat_request import ChatRequest, parse_chat
 from lit_hour.server.chat_response import Completion, EventStream, collect, stream_events
 from lit_hour.server.data_urls import MAX_JSON_BYTES, detach_data_urls
 from lit_hour.server.generation import GenerationRequest
-from lit_hour.server.http_errors import FieldError
+from lit_hour.server.http_errors import FieldError, input_error_status
 from lit_hour.server.queueing import cancel_on_disconnect
 from lit_hour.server.request_body import read_body
 from lit_hour.server.state import AppState
@@ -64,10 +64,14 @@ async def _read_request(
         state.check_model(chat.model)
         await _check_schema(chat, state)
         video = images = None
-        if chat.media and chat.media[0].kind == "video":
-            video = await state.media.open_video(request, chat.media[0], attachments)
-        elif chat.media:
-            images = await state.media.load_images(request, chat.media, attachments)
+        try:
+            if chat.media and chat.media[0].kind == "video":
+                video = await state.media.open_video(request, chat.media[0], attachments)
+            elif chat.media:
+                images = await state.media.load_images(request, chat.media, attachments)
+        except InputError as error:
+            field = chat.media[0].field if len(chat.media) == 1 else "messages"
+            raise FieldError(field, str(error), input_error_status(error)) from error
     generation = GenerationRequest(
         completion_id, chat.messages, video, images, chat.params, chat.evidence
     )

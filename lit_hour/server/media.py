@@ -151,8 +151,8 @@ class MediaLoader:
         self._videos.check_capacity()
         async with new_file(self._directory) as path:
             await self._download(part, path)
+            digest = await asyncio.to_thread(_hash_file, path)
         name = display_name(unquote(PurePosixPath(urlsplit(part.url).path).name))
-        digest = await asyncio.to_thread(_hash_file, path)
         video = await self._add_file(path, name, digest)
         known = self._downloaded.items()
         self._downloaded = {url: entry for url, entry in known if self._videos.has(entry[0])}

@@ -264,6 +264,23 @@ def test_clicks_on_timeline_thumbnails_and_moments_seek(
 
 
 @pytest.mark.slow
+def test_a_question_during_the_encoding_is_answered_after_it(
+    browser: Browser, server: RunningServer, film: Path
+) -> None:
+    browser.open(server.url)
+    browser.wait_until_visible("#welcome")
+    server.state.executor.submit(time.sleep, 3.0)  # delays the encoding
+    browser.find("#file").send_keys(str(film))
+    wait_for(lambda: browser.find("#progress-text").text.startswith("Encoding"))
+    browser.find("#question").send_keys("What is there?", Keys.ENTER)
+    wait_for(lambda: browser.count(".answer.streaming"))
+    assert browser.find(".moments").text == "The answer follows when the video is encoded."
+    browser.wait_for_answers(1)
+    assert browser.find(".answer").text
+    assert browser.wait_for_moments(1)
+
+
+@pytest.mark.slow
 def test_an_answer_is_sampled_as_the_page_says(
     browser: Browser, server: RunningServer, film: Path
 ) -> None:

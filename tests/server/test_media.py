@@ -158,6 +158,9 @@ def test_media_that_cannot_be_used_are_refused_and_leave_no_file(
             assert 400 <= response.status < 500, (url[:80], response)
             assert reason in response.error, (url[:80], response.error)
             assert str(server.state.upload_dir) not in response.error
+            if response.status in (400, 422):
+                field = f"messages[0].content[0].{kind}.url"
+                assert response.json()["error"]["param"] == field
         text = ask(server, encode(clip))
         assert text.status == 400 and "is a data URL" in text.error
         uploaded = server.upload(clip).json()["id"]

@@ -48,10 +48,16 @@ async function answer(text) {
   let completion = null;
   showBusy(true);
   clearAttribution();
+  if (!byId("progress").hidden) { // the video is still being encoded
+    momentsElement.textContent = "The answer follows when the video is encoded.";
+    momentsElement.hidden = false;
+    byId("status").textContent = momentsElement.textContent;
+  }
   try {
     for await (const { id, text: piece } of retryWhileBusy(() => streamAnswer(current.model, buildMessages(text), readSampling(), signal), signal)) {
       if (current !== conversation) return;
       completion = id;
+      momentsElement.hidden = true;
       answerElement.textContent += piece;
       scrollToEnd();
     }
@@ -63,6 +69,7 @@ async function answer(text) {
     else showFailure(answerElement, error.message);
   } finally {
     answerElement.classList.remove("streaming");
+    momentsElement.hidden = true;
     current.controller = null;
     if (current === conversation) {
       if (answerElement.textContent && !answerElement.classList.contains("failed")) {
