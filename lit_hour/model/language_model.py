@@ -20,7 +20,7 @@ from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.model.prefix_cache import PrefixCache
 from lit_hour.types import IGNORE_INDEX
 
-COSINE_SCALE = 20.0  # of the logits of `answer_words_loss`, whose cosines are at most 1
+COSINE_SCALE = 20.0  # of the logits of `answer_words_loss`: its cosines are at most 1
 LANGUAGE_MODELS = Path(__file__).parent / "language_models"  # our own, in the Hugging Face layout
 
 

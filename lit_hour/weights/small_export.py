@@ -1,4 +1,4 @@
-"""What a run with the parts of conf/small.yaml has learned, as one small file, and back.
+"""Export of the learned weights of a run of conf/small.yaml to one small file, and back.
 
 Entry points: `export_small` and `import_small`. The file is a safetensors file. It holds the
 projector, MemAug and the change of the language model, but nothing of the two packages:

@@ -12,7 +12,7 @@ import argparse
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import lit_hour.cli.main
@@ -59,6 +59,9 @@ UNSEEN = (
     SplicedSet("unseen_3_minutes", 60, (3 * MINUTE, 3 * MINUTE), tasks=TASKS),
     SplicedSet("unseen_10_minutes", 40, (10 * MINUTE, 10 * MINUTE), tasks=TASKS),
     SplicedSet("unseen_60_minutes", 16, (60 * MINUTE, 60 * MINUTE), tasks=TASKS),
+    SplicedSet("one_3_minutes", 100, (3 * MINUTE, 3 * MINUTE), 1, tasks=NAMED[:1]),
+    SplicedSet("one_10_minutes", 60, (10 * MINUTE, 10 * MINUTE), 1, tasks=NAMED[:1]),
+    SplicedSet("one_60_minutes", 24, (60 * MINUTE, 60 * MINUTE), 1, tasks=NAMED[:1]),
 )
 REAL = {"3": 0.25, "10": 0.34}  # hours of `lit-hour synthesize` by minutes of a video
 NUM_SHOWINGS = {"train": 2, "validation": 2}  # of each photograph
@@ -72,6 +75,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--stages", default="splice,real,align,memory,language,answer")
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--sets", default="one,unseen,real", help="starts of the names to answer")
     arguments = parser.parse_args()
     folder, photos = arguments.folder.resolve(), arguments.photos
     arms = arguments.arms.split(",")
@@ -82,7 +86,7 @@ def main() -> None:
         "align": lambda: align_projector(folder, photos),
         "memory": lambda: train(folder, [f"{arm}_words" for arm in arms]),
         "language": lambda: train(folder, arms),
-        "answer": lambda: answer(folder, arms, photos),
+        "answer": lambda: answer(folder, arms, photos, arguments.sets.split(",")),
     }
     for stage in arguments.stages.split(","):
         started = time.process_time()
@@ -164,30 +168,36 @@ def train(folder: Path, stages: list[str]) -> None:
         print(fit(replace(config, data=data, training=training)).report(), flush=True)
 
 
-def answer(folder: Path, arms: list[str], photos: Path) -> None:
+def answer(folder: Path, arms: list[str], photos: Path, names: list[str]) -> None:
     """Answer the questions of the unseen sets by each arm, and print a table for each set.
 
-    After stage 2 by similarity, after stage 3 by the language model.
+    By similarity before and after the stage `memory`, and by the language model after `language`.
     """
     sets = {wanted.name: folder / wanted.name for wanted in UNSEEN}
     for minutes in REAL:
         sets[f"real_{minutes}_minutes"] = folder / f"real_{minutes}_minutes" / "features"
     (folder / "answers").mkdir(exist_ok=True)
     categories = list_categories(photos)
-    readers = (("_words", answer_by_similarity), ("", answer_in_words))
-    columns = {
-        f"{arm}{stage}": reader
-        for stage, reader in readers
-        for arm in arms
-        if (folder / "runs" / f"small_{arm}{stage}" / "checkpoints" / "last.ckpt").exists()
-    }
-    for name, shards in sets.items():
-        results = {}
-        for column, reader in columns.items() if (shards / "index.json").exists() else ():
-            predictor = VideoPredictor.from_run(folder / "runs" / f"small_{column}", device="cpu")
-            out = folder / "answers" / f"{name}-{column}.json"
-            results[column] = accuracies(answer_set(predictor, shards, out, reader, categories))
-        print_table(name, results)
+    results: dict[str, dict[str, dict[str, tuple[float, int]]]] = {name: {} for name in sets}
+    for stage, reader in (
+        ("start", answer_by_similarity),
+        ("words", answer_by_similarity),
+        ("", answer_in_words),
+    ):
+        for arm in arms:
+            column = f"{arm}_{stage}".rstrip("_")
+            run = folder / "runs" / ("small_aligned" if stage == "start" else f"small_{column}")
+            if not run.exists():
+                continue
+            memaug = load_config(CONFIGS / f"{arm}_words.yaml").model.memaug
+            settings = [f"model.memaug.{name}={value}" for name, value in asdict(memaug).items()]
+            predictor = VideoPredictor.from_run(run, device="cpu", overrides=settings)
+            for name, shards in sets.items():
+                if (shards / "index.json").exists() and name.startswith(tuple(names)):
+                    out = folder / "answers" / f"{name}-{column}.json"
+                    answers = answer_set(predictor, shards, out, reader, categories)
+                    results[name][column] = accuracies(answers)
+                    print_table(name, results[name])
 
 
 def print_table(name: str, results: dict[str, dict[str, tuple[float, int]]]) -> None:

@@ -44,7 +44,7 @@ LEAST_SHARE = 0.4  # of a token that is mixed with another one
 HIDDEN_STD = 0.5  # of the projector's first layer: nearly linear in its GELU
 COPY_SCALE = 3.0  # of what the attention to the memory returns, beside the token itself
 START_LOGIT = 35.0  # by which tokens of footage get less attention than words
-UNKNOWN = 0.02  # added to the frames of a class, so that those of a rare one count less
+UNKNOWN = 0.02  # added to the frames of a class, so that a rare class counts less
 
 
 class Classifier(NamedTuple):
@@ -127,13 +127,13 @@ def write_aligned_run(
         checkpoint.mkdir(parents=True)
         write_weights(checkpoint, ((name, one.clone()) for name, one in state.items()))
         copy_tokenizer(source, unfinished.tokenizer)
-        plain = load_plain(config)
+        plain = plain_settings(config)
         save_config(plain, checkpoint.with_suffix(".yaml"))
         save_config(plain, unfinished.config)
 
 
-def load_plain(config: Config) -> Config:
-    """Return the settings of a run whose weights need no packages and have no adapters."""
+def plain_settings(config: Config) -> Config:
+    """Return the settings of a run that has all weights itself, without adapters."""
     llm = replace(config.model.llm, path="", lora=LoraConfig())
     vision = replace(config.model.vision, weights="")
     return replace(config, model=replace(config.model, llm=llm, vision=vision))
@@ -234,7 +234,7 @@ def start_memory_attention(model: HourLLaVA, words: Tensor) -> None:
         words: `(names, dim)` of length 1, that of `NOTHING` last.
     """
     contrast = F.normalize(words[-1] - words[:-1].mean(dim=0), dim=0)  # (dim,)
-    model.frame_newline.copy_(words[-1] * len(contrast) ** 0.5)  # else it would be no footage
+    model.frame_newline.copy_(words[-1] * len(contrast) ** 0.5)  # a short token would get attention
     difference = float(contrast @ words[-1] - (words[:-1] @ contrast).mean())  # of two words
     for block in model.memaug.blocks:
         attention: Any = block.cross_attention

@@ -91,7 +91,7 @@ def answer_in_words(
 def answer_by_similarity(
     predictor: VideoPredictor, stored: StoredSample, categories: Sequence[str]
 ) -> Iterator[ScoredAnswer]:
-    """Choose the option, or else the category, whose words the mean visual token is nearest to.
+    """Choose the option, or else the category, with the words nearest to the mean visual token.
 
     The language model is not asked: this is what the objective `answer_words` trains, and shows
     what MemAug brings. MemAug reads no options.

@@ -70,7 +70,7 @@ class SplicedSet:
 
 @dataclass(frozen=True)
 class Material:
-    """What videos are spliced from: footage and photographs of one split, and their frames."""
+    """Material of spliced videos: footage and photographs of one split, and their frames."""
 
     clips: Sequence[Footage]
     library: PhotoLibrary

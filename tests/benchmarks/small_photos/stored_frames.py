@@ -28,7 +28,7 @@ from lit_hour.synthetic.footage.footage_story import _draw_motion
 from lit_hour.synthetic.footage.photo_library import PhotoLibrary
 from lit_hour.synthetic.footage.photo_overlay import PhotoOverlay
 
-FOOTAGE_FPS = 2.0  # stored frames of the footage; those of a story are the nearest ones
+FOOTAGE_FPS = 2.0  # stored frames of the footage; a story takes the nearest ones
 BACKGROUND_PIXELS = 448  # frames of footage behind photographs, before they get the frame's shape
 
 
