@@ -28,6 +28,7 @@ from lit_hour.run_dir import RunDir
 
 COMPARED_METRIC = "val/loss"  # beside the settings of each run in TensorBoard's table of runs
 TABLE_NAME, STEP_COLUMN = "metrics.csv", "step"  # of Lightning's table
+EARLIER_TABLE_NAME = "metrics.earlier.csv"  # while a resumed run opens its table
 WANDB_PROJECT = "lit_hour"  # unless the variable WANDB_PROJECT names another
 
 
@@ -49,21 +50,26 @@ class MetricsTable(CSVLogger):
 
     @rank_zero_only
     def restore(self) -> None:
-        """Open the table with the rows that an earlier start has left."""
-        file = self.folder / TABLE_NAME
-        rows: list[dict[str, str]] = []
+        """Open the table with the rows that an earlier start has left.
+
+        They have another name until the new table is complete, so a crash here loses none.
+        """
+        file, earlier = self.folder / TABLE_NAME, self.folder / EARLIER_TABLE_NAME
         if file.is_file():
-            with file.open(newline="", encoding="utf-8") as stream:
-                rows = [row for row in csv.DictReader(stream) if self._is_kept(row)]
-        with warnings.catch_warnings(action="ignore"):  # it removes the file, and warns of that
+            os.replace(file, earlier)
+        with warnings.catch_warnings(action="ignore"):  # it warns that it would remove the table
             writer = self.experiment
-        if not rows:
+        if not earlier.is_file():
             return
-        writer.metrics_keys = sorted(rows[0])
-        with atomic_write(file) as stream:
-            table = csv.DictWriter(stream, writer.metrics_keys, lineterminator="\r\n")
-            table.writeheader()
-            table.writerows(rows)
+        with earlier.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if self._is_kept(row)]
+        if rows:
+            writer.metrics_keys = sorted(rows[0])
+            with atomic_write(file) as stream:
+                table = csv.DictWriter(stream, writer.metrics_keys, lineterminator="\r\n")
+                table.writeheader()
+                table.writerows(rows)
+        earlier.unlink()
 
     def _is_kept(self, row: dict[str, str]) -> bool:
         step = row.get(STEP_COLUMN) or ""  # a killed process may leave half a row at the end

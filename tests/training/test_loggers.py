@@ -60,6 +60,7 @@ def test_resumed_table_has_each_step_once_and_the_values_of_tensorboard(
     assert max(column(rows_of(toy, "table"), "train/loss")) == 4  # and step 4 is the newest saved
     with table.open("a") as stream:
         stream.write("1,2\r\n99,3")  # what a killed process has left
+    table.rename(table.with_name("metrics.earlier.csv"))  # as if killed while it was opened
     step_recorder.stop_after_batches = None
     result = toy.fit("table", *words)
     rows = rows_of(toy, "table")
