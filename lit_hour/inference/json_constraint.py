@@ -49,7 +49,7 @@ def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
 
 
 class JsonConstraint:
-    """Tells which tokens may follow in one answer."""
+    """The tokens that a schema permits next in one answer."""
 
     def __init__(self, matcher: Any) -> None:
         """Args: matcher: as `compile_schema` returns it; it is not changed."""

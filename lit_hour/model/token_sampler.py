@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
@@ -53,7 +54,7 @@ class TokenSampler:
         self._params, self._num_tokens, self._constraints = params, num_tokens, constraints
         self._ids = torch.empty(params.num_choices, 0, dtype=torch.int64, device=device)
         self._processors = _build_processors(params)
-        self._generators = [_new_generator(params.seed, index, device) for index in params.choices]
+        self._generators = _build_generators(params, device)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Choose the next token of each answer.
@@ -92,7 +93,7 @@ class TokenSampler:
 
 
 class RepetitionPenalty(LogitsProcessor):
-    """OpenAI's frequency and presence penalties; those of transformers are multiplicative."""
+    """OpenAI's frequency and presence penalties, which are subtracted from the logits."""
 
     def __init__(self, frequency: float, presence: float) -> None:
         """Args are as in `SamplingParams`."""
@@ -118,12 +119,22 @@ def _build_processors(params: SamplingParams) -> LogitsProcessorList:
     return processors
 
 
-def _new_generator(seed: int | None, index: int, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device)
+def _build_generators(params: SamplingParams, device: torch.device) -> list[torch.Generator]:
+    """Return a generator for each answer; the ranks of one model get the same."""
+    if params.temperature < MIN_TEMPERATURE:
+        return []
+    seed = params.seed
     if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed((seed + index) % 2**63)
+        drawn = torch.randint(2**62, (1,), device=device, generator=_new_generator(device))  # (1,)
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(drawn, 0)
+        seed = int(drawn)
+    return [torch.Generator(device).manual_seed((seed + index) % 2**63) for index in params.choices]
+
+
+def _new_generator(device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device)
+    generator.seed()
     return generator
 
 

@@ -52,7 +52,7 @@ class MediaLoader:
         self._directory, self._uploads, self._metrics = directory, uploads, metrics
         self._settings = config.serving.server
         self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
-        self._downloaded: dict[str, tuple[str, float]] = {}  # URL -> id of the video, time
+        self._downloaded: dict[str, tuple[str, float]] = {}  # id of the video and time by URL
 
     async def add_upload(self, request: Request, name: str) -> StoredVideo:
         """Receive the video in the body of a request, check it, and add it to the store.
