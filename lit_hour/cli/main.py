@@ -18,10 +18,11 @@ from lit_hour.errors import InputError
 
 PROG = "lit-hour"
 EXTRAS = {
-    **dict.fromkeys(("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("fastapi", "prometheus_client", "pydantic", "python_multipart"), "serve"),
+    **dict.fromkeys(("starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("datasketch", "jsonschema", "openai"), "annotate"),
     **dict.fromkeys(("pyarrow", "pysubs2"), "evaluate"),
-}  # optional library: the extra that installs it  # optional library: the extra that installs it
+}  # optional library: the extra that installs it
 RENAMED_COMMANDS = {"encode": "extract-features"}
 COMMANDS = {
     **data_commands.COMMANDS,

@@ -24,7 +24,7 @@ class ServerConfig:
         32, "videos to keep; a further one replaces the least recently used", ge=1
     )
     max_concurrent_uploads: int = field(
-        4, "simultaneous uploads; a further one is refused with status 429", ge=1
+        4, "simultaneous uploads, and downloads; a further one is refused with status 429", ge=1
     )
     upload_folder: str = field(
         "",

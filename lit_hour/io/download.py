@@ -140,6 +140,8 @@ def is_public_address(text: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv4Address):
         return True
+    if address.is_site_local:  # fec0::/10, private until 2004, and still routed in some networks
+        return False
     inner = (address.ipv4_mapped, address.sixtofour)
     return all(is_public_address(str(one)) for one in inner if one is not None)
 

@@ -108,10 +108,6 @@ class PrefixCache:
         while self.num_bytes > self._budget_bytes:
             self._entries.popitem(last=False)
 
-    def clear(self) -> None:
-        """Drop everything."""
-        self._entries.clear()
-
 
 @dataclass(frozen=True, eq=False)
 class AugmentedQuery:

@@ -103,7 +103,10 @@ def parse_chat(body: bytes, attachments: Mapping[str, bytes]) -> ChatRequest:
     turns = _read_turns(request, attachments)
     params = _read_params(request)
     stream = request.flag("stream")
-    include_usage = request.section("stream_options").flag("include_usage")
+    stream_options = request.section("stream_options")
+    include_usage = stream_options.flag("include_usage")
+    stream_options.take("include_obfuscation")  # padding of the chunks, of no meaning
+    stream_options.reject_rest()
     if request.take("modalities") not in (None, ["text"]):
         raise FieldError("modalities", 'modalities must be ["text"]: this model writes text.')
     extension = request.section("lit_hour")
@@ -217,7 +220,7 @@ def _penalty(request: JsonFields, field: str) -> float:
 
 def _read_stop(request: JsonFields) -> tuple[str, ...]:
     value = request.take("stop")
-    texts = [value] if isinstance(value, str) else value or []
+    texts = [] if value is None else [value] if isinstance(value, str) else value
     is_valid = (
         isinstance(texts, list)
         and len(texts) <= MAX_STOP_TEXTS

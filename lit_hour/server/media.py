@@ -47,10 +47,12 @@ class MediaLoader:
         uploads: BoundedQueue,
         metrics: Metrics,
     ) -> None:
-        """Args: directory: of the files; uploads: limits the uploads and downloads at one time."""
+        """Args: directory: of the files; uploads: limits the uploads at one time."""
         self._config, self._videos, self._allowed_dirs = config, videos, allowed_dirs
         self._directory, self._uploads, self._metrics = directory, uploads, metrics
         self._settings = config.serving.server
+        # of its own, since a request that names a URL may count as an upload already
+        self._downloads = BoundedQueue(self._settings.max_concurrent_uploads, 0, "downloads")
         self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
         self._downloaded: dict[str, tuple[str, float]] = {}  # id of the video and time by URL
 
@@ -170,7 +172,7 @@ class MediaLoader:
         max_mb = settings.max_upload_mb if part.kind == "video" else settings.max_request_mb
         limits = DownloadLimits(max_mb * 1_000_000, settings.url_timeout_seconds)
         try:
-            async with self._uploads.admit():
+            async with self._downloads.admit():
                 await download(part.url, path, limits)
         except DownloadError as error:
             raise FieldError(part.field, str(error)) from error

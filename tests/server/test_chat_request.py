@@ -41,6 +41,7 @@ def test_null_is_as_absent_for_every_optional_field() -> None:
     )
     assert parse(**dict.fromkeys(fields)) == parse()
     assert parse().params == SamplingParams() and not parse().stream
+    assert parse(stop=[], stream_options={"include_obfuscation": False}) == parse()
     assert parse(tools=[], tool_choice="auto", logit_bias={}, user="u", metadata={}) == parse()
 
 
@@ -157,6 +158,8 @@ def test_unsupported_and_wrong_fields_are_named() -> None:
         ("stop", ["a"] * 17, "up to 16 strings"),
         ("stop", "", "of 1 to 256"),
         ("stop", [1], "up to 16 strings"),
+        ("stop", False, "up to 16 strings"),
+        ("stream_options.other", {"stream_options": {"other": True}}, "is not supported"),
         ("top_logprobs", 2, "needs logprobs"),
         ("stream_options", [], "must be a JSON object"),
         ("response_format.type", {"response_format": {"type": "xml"}}, "one of text"),

@@ -1,6 +1,7 @@
 """Videos and images in requests: data URLs, http(s) URLs, uploads by id, allowed paths."""
 
 import base64
+import gzip
 import io
 import json
 import threading
@@ -219,7 +220,8 @@ def test_urls_are_read_if_the_server_may(
     predictor: VideoPredictor, clip: bytes, web: ThreadingHTTPServer, monkeypatch: Any
 ) -> None:
     url = f"http://127.0.0.1:{web.server_port}"
-    with run_server(predictor, ServerConfig(allow_urls=True, url_timeout_seconds=5.0)) as server:
+    settings = ServerConfig(allow_urls=True, url_timeout_seconds=5.0, max_concurrent_uploads=1)
+    with run_server(predictor, settings) as server:
         for path in ("/clip.mp4", f"/to?{url}/clip.mp4"):
             refused = ask(server, part(f"{url}{path}"), QUESTION)
             assert refused.status == 400 and "is not public" in refused.error
@@ -232,7 +234,12 @@ def test_urls_are_read_if_the_server_may(
         assert web.paths == ["/clip.mp4", "/to", "/clip.mp4"]  # type: ignore[attr-defined]
         assert len(server.state.videos) == 2  # the redirect leads to the same content
         assert server.post("/v1/videos/open", f"{url}/clip.mp4").json()["name"] == "clip.mp4"
-        assert text_of(ask(server, part(f"{url}/red.png", "image_url"), QUESTION))
+        image = part(f"{url}/red.png", "image_url")
+        assert text_of(ask(server, image, QUESTION))
+        messages = [{"role": "user", "content": [image, {"type": "text", "text": QUESTION}]}]
+        zipped = gzip.compress(json.dumps({"model": MODEL, "messages": messages}).encode())
+        # it counts as an upload, of which there is one at a time
+        assert text_of(server.post("/v1/chat/completions", zipped, Content_Encoding="gzip"))
         for path, status, reason in (
             ("/none.mp4", 400, "answers with status 404"),
             ("/page.mp4", 422, "page.mp4 "),

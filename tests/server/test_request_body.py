@@ -105,7 +105,16 @@ def test_the_file_of_a_form_is_found_however_it_is_cut() -> None:
         ):
             assert read_file(chunks) == ("a b.mp4", CONTENT)
     assert read_file([form(('name="file"; filename="a.mp4"', b""))]) == ("a.mp4", b"")
-    assert read_file([b"preamble\r\n" + form(file)]) == ("a b.mp4", CONTENT)
+    for chunks in ([b"pre-amble\r\n" + form(file)], [b"pre", b"-amble\r", b"\n" + form(file)]):
+        assert read_file(chunks) == ("a b.mp4", CONTENT)
+    for rest in (b"rest", b"\r\n--Boundary\r\nnot a header"):  # damage after the file
+        assert read_file([form(file) + rest]) == ("a b.mp4", CONTENT)
+    begun = form(file, end=b"\r\nnot a header")
+    assert read_file([begun]) == read_file(cut(begun, random.Random(3))) == ("a b.mp4", CONTENT)
+    longer = ('name="file"; filename="a.mp4"', CONTENT + b"\r\n--BoundaryX\r\n\r\n")
+    assert read_file([form(longer)]) == ("a.mp4", longer[1])  # the delimiter of another body
+    encoded = ("name=\"file\"; filename*=utf-8''%C3%A9.mp4", CONTENT)
+    assert read_file([form(encoded)]) == ("\u00e9.mp4", CONTENT)
 
 
 def test_a_damaged_form_is_refused() -> None:
@@ -119,6 +128,8 @@ def test_a_damaged_form_is_refused() -> None:
         form(file)[:200],
         form(file, end=b"")[:-10],
         form(("x" * 20_000, b"y")),
+        form(("name=\"file\"; filename*=idna''a%ff", CONTENT)),
+        form(("name=\"file\"; filename*=utf-8\0''a", CONTENT)),
         form(*[('name="x"', bytes(30_000))] * 4, file),
     ):
         with pytest.raises(HTTPException) as error:
@@ -128,6 +139,7 @@ def test_a_damaged_form_is_refused() -> None:
         "multipart/form-data",
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=" + "x" * 71,
+        "multipart/form-data; boundary*=idna''a%ff",
     ):
         with pytest.raises(HTTPException, match="boundary"):
             multipart_boundary(content_type)
