@@ -36,6 +36,10 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
     """
     config = load_settings(argv)
     check_optional_packages(config.training)
+    if config.training.accelerator == "gpu":  # before the videos are made, though torch is imported
+        from lit_hour.training.trainer_setup import check_accelerator
+
+        check_accelerator(config.training)
     # held before the synthetic videos are made; `fit` enters the same lease again
     with hold_run(RunDir.from_config(config.run)):
         with start_synthetic(config) as build:  # renders in other processes during the imports
@@ -45,10 +49,8 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
 
                 from lit_hour.synthetic.packing import build_and_pack, pack_build
                 from lit_hour.training.fit import fit
-                from lit_hour.training.trainer_setup import check_accelerator
 
             configure_logging()
-            check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
             if build:
                 dataset: SyntheticDataset | None = pack_build(build, config)
             else:  # the other ranks wait here until rank zero has made the videos

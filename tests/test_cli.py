@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from PIL import Image
 
 import lit_hour
@@ -90,6 +91,17 @@ def test_word_that_is_not_a_setting_is_refused(capsys: pytest.CaptureFixture[str
     ):
         with pytest.raises(ConfigError, match=message):
             train.main(words)
+
+
+def test_missing_gpu_is_named_before_a_video_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: 0)
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: False)
+    words = [f"run.folder={tmp_path / 'runs'}", f"synthetic.folder={tmp_path / 'videos'}"]
+    with pytest.raises(ConfigError, match="PyTorch finds no GPU here"):
+        train.main(["-c", train.DEFAULT_CONFIG, "training.accelerator=gpu", *words])
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_of_training_lists_every_setting_without_importing_torch() -> None:

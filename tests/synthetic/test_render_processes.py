@@ -2,9 +2,11 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
@@ -42,6 +44,19 @@ except SyntheticDataError as error:
     sys.exit(str(error))
 """
 
+ERROR_WHILE_SENDING = """
+import sys, time
+from pathlib import Path
+from lit_hour.synthetic.render_pool import RenderPool
+from tests.synthetic.test_render_processes import plan_tasks, send_a_part
+
+with RenderPool(plan_tasks(Path(sys.argv[1]), [20.0]), 1, send_a_part):
+    while not Path(sys.argv[1], "sending").exists():
+        time.sleep(0.01)
+    time.sleep(0.1)  # the thread of the executor reads the part
+    sys.exit("the error")
+"""
+
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="lists processes in /proc, which only Linux has"
 )
@@ -75,6 +90,18 @@ def render_all(
 ) -> list[RenderedVideo]:
     with RenderPool(plan_tasks(folder, durations), num_workers, render_video, sampling) as pool:
         return list(pool.rendered())
+
+
+def send_a_part(task: RenderTask, _: FrameSampling | None) -> RenderedVideo:
+    """Let this process send only the first bytes of its result, as when a pipe is full."""
+
+    def send_bytes(connection: Connection, _: bytes) -> None:
+        os.write(connection.fileno(), struct.pack("!i", 1_000_000) + b"first bytes")
+        (task.path.parent / "sending").touch()
+        time.sleep(600)
+
+    Connection.send_bytes = send_bytes
+    return RenderedVideo(task.path, None)
 
 
 @pytest.fixture
@@ -161,6 +188,17 @@ def test_error_beside_it_ends_rendering_in_the_middle_of_a_video(
         raise error
     assert not any(process.is_alive() for process in processes)
     assert not list(tmp_path.glob("*.unfinished")) and not (tmp_path / "1.mp4").exists()
+
+
+def test_error_while_a_process_sends_its_frames_ends_the_run(tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-c", ERROR_WHILE_SENDING, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "the error\n")
 
 
 def test_frames_in_memory_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

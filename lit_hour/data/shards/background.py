@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from lit_hour.errors import ConfigError, ShardError
-
-log = logging.getLogger(__name__)
 
 
 class BackgroundDownloads:
@@ -36,15 +34,20 @@ class BackgroundDownloads:
             self._queue.put((name, download))
 
     def _work(self) -> None:
-        while True:
-            name, download = self._queue.get()
-            try:
-                download()
-            except (ShardError, ConfigError) as error:
-                self._errors[name] = error
-            except BaseException as error:  # else the thread ends, and with it all downloads
-                log.exception("The download of %s has failed", name)
-                self._errors[name] = error
+        try:
+            while True:
+                self._run(*self._queue.get())
+        finally:  # an unexpected error ends this thread; the remaining downloads go on in another
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _run(self, name: str, download: Callable[[], None]) -> None:
+        try:
+            download()
+        except (ShardError, ConfigError) as error:
+            self._errors[name] = error
+        finally:
+            if unexpected := sys.exc_info()[1]:
+                self._errors[name] = unexpected
             self._pending.discard(name)
 
 

@@ -155,13 +155,7 @@ def build_report(
         ReportError: an id is unknown or is in both mappings, or JSON cannot represent the protocol.
     """
     _check_ids(questions, responses, skipped)
-    try:
-        plain_protocol = json.loads(json.dumps(protocol))
-    except (TypeError, ValueError) as error:
-        raise ReportError(
-            f"The protocol of {questions.title} must consist of numbers, texts, lists and mappings:"
-            f" {error}"
-        ) from error
+    plain_protocol = _to_json_types(protocol, questions.title)
     judgments = judgments or {}
     results = tuple(
         _score_item(item, responses[item.id], judgments.get(item.id))
@@ -226,6 +220,17 @@ def _check_ids(
             )
     if both := [key for key in responses if key in skipped]:
         raise ReportError(f"Question {both[0]!r} has both a response and a reason to skip it.")
+
+
+def _to_json_types(protocol: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Return the protocol as it is read back from JSON."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(protocol))
+    except (TypeError, ValueError) as error:
+        raise ReportError(
+            f"The protocol of {title} must consist of numbers, texts, lists and mappings: {error}"
+        ) from error
+    return plain
 
 
 def _score_item(item: Item, response: str, judgment: Judgment | None) -> Result:

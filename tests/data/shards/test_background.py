@@ -18,6 +18,7 @@ def wait_for(downloads: BackgroundDownloads, name: str) -> None:
     assert ended
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [ShardError("wrong bytes"), KeyError("size"), SystemExit(3)])
 def test_error_of_any_kind_is_raised_by_the_next_start_and_ends_no_other_download(
     error: BaseException,
