@@ -18,7 +18,7 @@ class ServerConfig:
         16.0, "largest frame of a video; 4K has 8.3", unit="MP", gt=0
     )
     max_request_mb: int = field(
-        64, "largest request, with the data URLs of its media", unit="MB", ge=1
+        64, "largest request with its data URLs, and images behind its URLs", unit="MB", ge=1
     )
     max_videos: int = field(
         32, "videos to keep; a further one replaces the least recently used", ge=1

@@ -108,19 +108,28 @@ class MediaLoader:
     async def _load_images(
         self, parts: Sequence[MediaPart], attachments: Mapping[str, bytes]
     ) -> TiledImage | ImageSet:
+        paths: list[Path] = []
+        max_bytes = self._settings.max_request_mb * 1_000_000  # of all downloads together
         async with AsyncExitStack() as stack:
-            paths = [
-                await stack.enter_async_context(self._image_file(part, attachments))
-                for part in parts
-            ]
+            for part in parts:
+                file = self._image_file(part, attachments, max_bytes)
+                paths.append(await stack.enter_async_context(file))
+                if is_web_url(part.url):
+                    max_bytes -= paths[-1].stat().st_size
             async with self._checks:
                 return await asyncio.to_thread(decode_images, paths, self._config)
 
     @asynccontextmanager
     async def _image_file(
-        self, part: MediaPart, attachments: Mapping[str, bytes]
+        self, part: MediaPart, attachments: Mapping[str, bytes], max_bytes: int
     ) -> AsyncIterator[Path]:
-        """Return the file of an image; one that was written for this is deleted at the end."""
+        """Return the file of an image; one that was written for this is deleted at the end.
+
+        Args:
+            part: with the id or URL.
+            attachments: the data URLs of the request by name.
+            max_bytes: of a download.
+        """
         if part.url.startswith(ID_PREFIX):
             yield self._videos.get(part.url).path
         elif part.url in attachments or part.url.startswith("data:"):
@@ -130,7 +139,7 @@ class MediaLoader:
                 yield path
         elif is_web_url(part.url):
             async with _temporary(self._directory) as path:
-                await self._download(part, path)
+                await self._download(part, path, max_bytes)
                 yield path
         else:
             yield self._allowed_dirs.resolve(part.url)
@@ -152,7 +161,7 @@ class MediaLoader:
             return self._videos.get(video_id)
         self._videos.check_capacity()
         async with new_file(self._directory) as path:
-            await self._download(part, path)
+            await self._download(part, path, self._settings.max_upload_mb * 1_000_000)
             digest = await asyncio.to_thread(_hash_file, path)
         name = display_name(unquote(PurePosixPath(urlsplit(part.url).path).name))
         video = await self._add_file(path, name, digest)
@@ -161,7 +170,7 @@ class MediaLoader:
         self._downloaded[part.url] = (video.id, time.monotonic())
         return video
 
-    async def _download(self, part: MediaPart, path: Path) -> None:
+    async def _download(self, part: MediaPart, path: Path, max_bytes: int) -> None:
         settings = self._settings
         if not settings.allow_urls:
             raise FieldError(
@@ -169,8 +178,7 @@ class MediaLoader:
                 f"{part.field} is an http(s) URL, and this server reads none. Send the file as a"
                 " data URL or an upload, or set serving.server.allow_urls=true.",
             )
-        max_mb = settings.max_upload_mb if part.kind == "video" else settings.max_request_mb
-        limits = DownloadLimits(max_mb * 1_000_000, settings.url_timeout_seconds)
+        limits = DownloadLimits(max_bytes, settings.url_timeout_seconds)
         try:
             async with self._downloads.admit():
                 await download(part.url, path, limits)

@@ -189,6 +189,7 @@ def test_a_large_request_is_refused_before_its_media_are_decoded(
 def web(clip: bytes) -> Iterator[ThreadingHTTPServer]:
     """A web server with a video, an image, and a redirect to what the query names."""
     contents = {"/clip.mp4": clip, "/red.png": make_image("red"), "/page.mp4": b"<html>" * 50}
+    contents["/large.png"] = contents["/red.png"] + bytes(600_000)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -213,6 +214,20 @@ def web(clip: bytes) -> Iterator[ThreadingHTTPServer]:
     web.shutdown()
     thread.join()
     web.server_close()
+
+
+@pytest.mark.slow
+def test_images_behind_urls_have_a_limit_together(
+    predictor: VideoPredictor, web: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "is_public_address", lambda address: True)
+    image = part(f"http://127.0.0.1:{web.server_port}/large.png", "image_url")
+    with run_server(predictor, ServerConfig(allow_urls=True, max_request_mb=1)) as server:
+        assert text_of(ask(server, image, QUESTION))
+        response = ask(server, image, image, QUESTION)
+        assert response.status == 400 and "large.png is larger than 0.39" in response.error
+        assert response.json()["error"]["param"] == "messages[0].content[1].image_url.url"
+        assert files_of(server) == 0
 
 
 @pytest.mark.slow
