@@ -93,7 +93,9 @@ def decode_images(
         else:
             tiled = load_tiled_image(paths[0].read_bytes(), "The image", size_pixels, config)
             pixels, grid, size = tiled.tiles, tiled.grid, tiled.size_pixels
-    except (ImageError, OSError, MemoryError) as error:
+    except OSError as error:
+        _send_error(connection, ImageError(f"The file cannot be read ({error.strerror})."))
+    except (ImageError, MemoryError) as error:
         _send_error(connection, error)
     else:
         _send(connection, "images", grid=grid, size_pixels=size)
@@ -119,7 +121,7 @@ def _limit_resources(limits: ResourceLimits) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _send_error(connection: Connection, error: InputError | OSError | MemoryError) -> None:
+def _send_error(connection: Connection, error: InputError | MemoryError) -> None:
     reason = "" if isinstance(error, MemoryError) else str(error)
     _send(connection, "error", reason=reason)
 

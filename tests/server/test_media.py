@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_hour.config.schema import ImageConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io import download
+from lit_hour.server import decode_worker
+from lit_hour.server.decode_worker import ResourceLimits
 from lit_hour.types import Message
 from tests.server.factories import make_clip
 from tests.server.helpers import MODEL, Response, RunningServer, run_server, wait_for
@@ -121,6 +125,19 @@ def test_evidence_of_an_image_is_refused(server: RunningServer) -> None:
     assert response.status == 400 and response.json()["error"]["param"] == "lit_hour.evidence"
     answered = ask(server, image, QUESTION).json()["id"]
     assert server.get(f"/v1/chat/completions/{answered}/evidence").status == 404
+
+
+def test_an_image_that_was_deleted_is_an_error_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "red.png").write_bytes(make_image("red"))
+    monkeypatch.setattr(decode_worker, "_limit_resources", lambda limits: None)  # of this process
+    ours, theirs = Pipe(duplex=False)
+    paths = (tmp_path / "red.png", tmp_path / "deleted.png")
+    decode_worker.decode_images(theirs, paths, ResourceLimits(1.0, 0), 32, ImageConfig())
+    message = json.loads(ours.recv_bytes())
+    assert message["kind"] == "error"
+    assert message["reason"] == "The file cannot be read (No such file or directory)."
 
 
 @pytest.mark.slow
