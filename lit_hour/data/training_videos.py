@@ -20,6 +20,8 @@ from lit_hour.io.hashing import hash_path
 from lit_hour.io.remote import is_url
 from lit_hour.run_dir import RunDir
 
+MISSING_FOLDER = "the folder is not there"
+
 
 @dataclass(frozen=True)
 class TrainingVideos:
@@ -59,6 +61,8 @@ class TrainingVideos:
                 ):
                     unknown[setting] = "its index has no digests of files"
                 elif source.kind == "files" or (source.kind == "auto" and source.questions):
+                    if not Path(source.shards).is_dir():
+                        unknown[setting] = MISSING_FOLDER
                     for file in _list_files(Path(source.shards)):
                         size = file.stat().st_size
                         unpacked[size] = (*unpacked.get(size, ()), file)
@@ -113,7 +117,7 @@ def _packed_digests(source: SourceConfig) -> tuple[dict[str, int], str]:
     """Return the size of each packed file by its SHA-256, and why some are missing."""
     paths = sorted(Path(source.shards).glob(SHARD_PATTERN + ".json"))
     if not paths:
-        return {}, "the folder is not there"
+        return {}, MISSING_FOLDER
     digests: dict[str, int] = {}
     num_without = 0
     for path in paths:

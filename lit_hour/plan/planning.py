@@ -118,7 +118,8 @@ def iter_changes(estimate: Estimate) -> Iterator[Change]:
         changed = replace(config, data=replace(data, micro_batch_size=1))
         yield Change("data.micro_batch_size=1", "", changed, cluster)
     is_sharded = training.strategy == "fsdp"
-    if not is_sharded and cluster.num_ranks > 1:
+    can_shard = training.objective != "answer_words"  # check_config refuses both together
+    if not is_sharded and can_shard and cluster.num_ranks > 1:
         changed = with_training(config, strategy="fsdp")
         yield Change("training.strategy=fsdp", "", changed, cluster)
     if training.replicas > 1:

@@ -37,8 +37,8 @@ _LEAD_IN = re.compile(
 )
 _LINE = re.compile(rf"[(\[]?{_LETTER}[.):\],\s-]*(.*)")
 _MENTION = re.compile(_LETTER)
-# An "A" before another word is an article, in "A blue car" and "A resposta".
-_ARTICLE = re.compile(r"\A\s+(?!(?:or|and|nor|is|was|because|since|as|but|also)\b)[^\W\d]")
+# An "A" before another word of its line is an article, in "A blue car" and "A resposta".
+_ARTICLE = re.compile(r"\A[^\S\n]+(?!(?:or|and|nor|is|was|because|since|as|but|also)\b)[^\W\d]")
 _CUE_BEFORE = re.compile(
     r"(?:\A|[(\[\"“]|[,:]\s*|(?i:\b(?:option|choice|letter|choose|chose|pick|select|is|it's|be"
     r"|with|opción|option|opção|opzione|вариант))\s+|选|选项|選項)[(\[\"“*]*\Z"

@@ -25,7 +25,9 @@ _SEPARATOR = (
     r"\s*(?:about|around|approximately|the|[\"']?end\s*(?:time)?[\"']?\s*[:=])?\s*[\[(<]?\s*"
 )
 _INTERVAL = re.compile(
-    rf"(?<![\d.:-])({_TIME}){_SEPARATOR}({_TIME})(?![\d:]|\.\d|-\d)", re.IGNORECASE
+    # neither end is a part of "1,100": it could be one number or two
+    rf"(?<![\d.:-])(?<!\d,)({_TIME}){_SEPARATOR}({_TIME})(?![\d:]|\.\d|-\d|,\d{{3}}(?!\d))",
+    re.IGNORECASE,
 )
 _COMMA_OR_AND = re.compile(r"\A\s*(?:,\s*)?(?:and)?\s*\Z", re.IGNORECASE)
 _OPENING = re.compile(r"(?:between\s+|[\[(]\s*|start\s*(?:time)?[\"']?\s*[:=]\s*)\Z", re.IGNORECASE)

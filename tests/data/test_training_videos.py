@@ -86,6 +86,7 @@ def test_sources_that_cannot_be_compared_are_named(videos: Path, tmp_path: Path)
     (tmp_path / "damaged/000000.json").write_text("{")
     sources = {
         "gone": SourceConfig(shards=str(tmp_path / "gone")),
+        "moved": SourceConfig(shards=str(tmp_path / "gone"), questions="questions.json"),
         "old": pack(tmp_path / "old"),
         "damaged": SourceConfig(shards=str(tmp_path / "damaged")),
         "tars": SourceConfig(shards="data/{0..9}.tar"),
@@ -95,7 +96,7 @@ def test_sources_that_cannot_be_compared_are_named(videos: Path, tmp_path: Path)
     assert known.find(videos.iterdir()) == set()
     reasons = {key.split(".")[2]: reason for key, reason in known.unknown.items() if "data." in key}
     assert reasons.keys() == sources.keys()
-    assert reasons["gone"] == "the folder is not there"
+    assert reasons["gone"] == reasons["moved"] == "the folder is not there"
     assert reasons["old"] == "1 of 1 shards have no digests of their files"
     assert any(key.startswith("training.init_from=") for key in known.unknown)
 

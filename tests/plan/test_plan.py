@@ -119,6 +119,9 @@ def test_changes_are_offered_from_the_cheapest_on(tiny: Estimate) -> None:
         "training.cpu_offload=true training.optimizer=adamw",
         "model.llm.lora.rank=16",
     ]
+    no_llm = with_training(tiny.config, objective="answer_words", activation_checkpointing=True)
+    names = [change.name for change in iter_changes(replace(tiny, config=no_llm, cluster=cluster))]
+    assert names and "training.strategy=fsdp" not in names  # check_config refuses both together
     text = format_plan(Plan(replace(tiny, cluster=cluster), SAMPLE, tiny, tuple(remedies)))
     assert "It does not fit" in text and "+ --nodes 2" in text
 

@@ -112,6 +112,7 @@ LONG_RESPONSES = {  # to the same question
     "Answer: A\nAnswer: B": None,
     "B\nC": None,
     "Option A or option B": None,
+    "Option A\nOption C": None,
     "Either (A) or (B).": None,
     "Both A and B are correct": None,
     "The answer is not B.": None,

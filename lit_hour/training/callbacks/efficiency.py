@@ -54,7 +54,7 @@ class ThroughputLogger(Callback):
             self._flops += self._flop_counter.count(
                 batch, outputs["tokens_per_text"], outputs["targets_per_text"]
             )
-        if trainer.global_step % trainer.log_every_n_steps or not self._num_tokens:  # type: ignore[attr-defined]
+        if not is_record(trainer, batch_idx) or not self._num_tokens:
             return
         seconds = time.perf_counter() - self._start
         waited = trainer.train_dataloader.data_wait_seconds - self._waited_before  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.training import flops
+from lit_hour.training.callbacks import efficiency
 from lit_hour.training.flops import FlopCounter
 from lit_hour.training.module import HourLLaVAModule, forgetting_generators
 from tests.helpers.fork import fork_ranks
@@ -68,6 +70,33 @@ def test_utilization_is_logged_for_a_stated_peak_only(toy: ToyProject) -> None:
     toy.fit("no-peak", "training.max_steps=1")
     with pytest.raises(KeyError):
         scalars(toy, "no-peak", "throughput/mfu")
+
+
+def test_rates_count_all_micro_batches_between_two_records(
+    toy: ToyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    clock = [0.0]
+    trainer: Any = SimpleNamespace(
+        global_step=0,
+        log_every_n_steps=2,
+        accumulate_grad_batches=3,
+        train_dataloader=SimpleNamespace(data_wait_seconds=0.0),
+    )
+    logged: list[tuple[int, dict[str, float]]] = []
+    module: Any = SimpleNamespace(
+        log_dict=lambda values, **_: logged.append((trainer.global_step, values))
+    )
+    batch: Any = SimpleNamespace(visuals=[range(5)], attention_mask=torch.ones(1, 10))
+    throughput = efficiency.ThroughputLogger(toy.config("none"))
+    throughput.on_train_start(trainer, module)
+    for micro_batch in range(12):
+        clock[0] += 1 if micro_batch % 3 else 4  # a step begins slowly
+        trainer.global_step = (micro_batch + 1) // 3
+        throughput.on_train_batch_end(trainer, module, {}, batch, micro_batch)
+    frames = "throughput/frames_per_second"
+    rates = [(step, values[frames]) for step, values in logged if frames in values]
+    assert rates == [(2, 30 / 12), (4, 30 / 12)]  # 6 micro-batches of 5 frames, in 12 s
 
 
 def test_gradient_norm_is_the_one_before_clipping(
