@@ -37,7 +37,8 @@ async def create_completion(request: Request, state: AppState) -> Response:
         events = await stack.enter_async_context(state.generation.stream(generation))
         if not chat.stream:
             answers, attribution = await cancel_on_disconnect(request, collect(events))
-            return JSONResponse(completion.full(answers, attribution))
+            has_logprobs = chat.params.num_top_logprobs is not None
+            return JSONResponse(completion.full(answers, attribution, has_logprobs))
         # errors before the first event become the status of the response
         first = await cancel_on_disconnect(request, anext(events))
         content = stream_events(

@@ -39,8 +39,16 @@ class Completion:
         """Return a new completion with a random id."""
         return cls(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model)
 
-    def full(self, answers: Sequence[Answer], attribution: Attribution | None) -> dict[str, Any]:
-        """Return a response that is not streamed, with the answers in the order of their index."""
+    def full(
+        self, answers: Sequence[Answer], attribution: Attribution | None, has_logprobs: bool
+    ) -> dict[str, Any]:
+        """Return a response that is not streamed.
+
+        Args:
+            answers: in the order of their index.
+            attribution: of the only answer, if it is wanted.
+            has_logprobs: whether log-probabilities are wanted; an empty answer has a list of none.
+        """
         extension = _extension(answers[0])
         if attribution is not None:
             extension["evidence"] = evidence_fields(attribution)
@@ -52,7 +60,7 @@ class Completion:
                 "message": message,
                 "finish_reason": answer.finish_reason,
             }
-            if answer.logprobs:
+            if has_logprobs:
                 choice["logprobs"] = _logprob_fields(answer.logprobs)
             choices.append(choice)
         return {

@@ -7,6 +7,7 @@ import torch
 
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.chat_response import Completion
 from lit_hour.types import Message
 from tests.server.helpers import MODEL, RunningServer, chat_body
 
@@ -156,3 +157,10 @@ def test_chat_body_alternates_the_roles() -> None:
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]
+
+
+def test_an_empty_answer_has_a_list_of_logprobs_if_they_are_wanted() -> None:
+    empty = Answer("", 1, 1, 1, 1, "stop", {})
+    for has_logprobs, expected in ((True, {"content": [], "refusal": None}), (False, None)):
+        (choice,) = Completion.begin("model").full([empty], None, has_logprobs)["choices"]
+        assert choice.get("logprobs") == expected
