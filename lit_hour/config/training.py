@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_hour.config.fields import field
+from lit_hour.errors import ConfigError
 
 Objective = Literal["next_token", "answer_words"]
 
@@ -180,3 +181,17 @@ class TrainingConfig:
     )
     num_threads: int = field(0, "CPU threads of each process; 0 for PyTorch's default", ge=0)
     num_nodes: int = field(1, "machines", ge=1)
+
+
+def replica_mesh_shape(num_ranks: int, replicas: int) -> tuple[int, int]:
+    """Return the replicas of a sharded model, and the ranks of each.
+
+    Raises:
+        ConfigError: the replicas cannot share the ranks evenly.
+    """
+    if num_ranks % replicas:
+        raise ConfigError(
+            f"training.replicas={replicas} cannot share {num_ranks} ranks evenly. Set a divisor"
+            f" of {num_ranks}, or 1 to shard one model over all ranks."
+        )
+    return replicas, num_ranks // replicas

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lit_hour.config.schema import Config
+from lit_hour.config.training import replica_mesh_shape
 from lit_hour.errors import ConfigError
 from lit_hour.plan.step_size import micro_batches
 
@@ -47,7 +48,9 @@ def fill_template(
     for name, number in (("--nodes", num_nodes), ("--gpus", gpus_per_node)):
         if number < 1:
             raise ConfigError(f"{name} {number} must be at least 1")
-    micro_batches(config, num_nodes * gpus_per_node)  # raises if the ranks cannot share a step
+    num_ranks = num_nodes * gpus_per_node
+    micro_batches(config, num_ranks)  # raises if the ranks cannot share a step
+    replica_mesh_shape(num_ranks, config.training.replicas)  # raises if replicas cannot share them
     if not template.is_file():
         raise ConfigError(
             f"{template} is missing. Run this in a checkout of lit_hour, as train.py."

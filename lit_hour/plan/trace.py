@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_hour.config.schema import Config
-from lit_hour.config.training import TrainingConfig
+from lit_hour.config.training import TrainingConfig, replica_mesh_shape
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.plan.fake_tensors import PlanningMode, fake_world
 from lit_hour.plan.longest_sample import LongestSample, build_batch
@@ -33,7 +33,7 @@ from lit_hour.plan.memory_tracker import (
 from lit_hour.plan.module_names import PARTS, ModuleNames, part_of
 from lit_hour.training.module import forgetting_generators
 from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
-from lit_hour.training.parallelize import REPLICA_MESH, parallelize, replica_mesh_shape
+from lit_hour.training.parallelize import REPLICA_MESH, parallelize
 from lit_hour.types import Batch, tensor_fields
 
 OFFLOADED = ("weights", "gradients", "optimizer state")  # by training.cpu_offload

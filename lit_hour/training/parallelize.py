@@ -23,8 +23,7 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from lit_hour.config.schema import Config
-from lit_hour.config.training import TrainingConfig
-from lit_hour.errors import ConfigError
+from lit_hour.config.training import TrainingConfig, replica_mesh_shape
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.background import BackgroundSaver
 from lit_hour.training.checkpoints.checkpoint_io import ShardedContent, load_sharded, write_sharded
@@ -71,20 +70,6 @@ def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | N
         checkpoint_blocks(transformer_blocks(model))
     if mesh is not None:
         shard(model, mesh, GATHERED_DTYPES[training.precision], training.cpu_offload)
-
-
-def replica_mesh_shape(num_ranks: int, replicas: int) -> tuple[int, int]:
-    """Return the replicas of a sharded model, and the ranks of each.
-
-    Raises:
-        ConfigError: the replicas cannot share the ranks evenly.
-    """
-    if num_ranks % replicas:
-        raise ConfigError(
-            f"training.replicas={replicas} cannot share {num_ranks} ranks evenly. Set a divisor"
-            f" of {num_ranks}, or 1 to shard one model over all ranks."
-        )
-    return replicas, num_ranks // replicas
 
 
 def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:

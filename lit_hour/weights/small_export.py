@@ -96,11 +96,13 @@ def export_small(
 
     Raises:
         WeightsError: the run has other parts, has trained the vision encoder, its language model's
-            changes have a higher rank, or the file exists already.
+            changes have a higher rank, the rank is below 1, or the file exists already.
         RunError: there is no such run or checkpoint.
     """
     if file.exists() or file.suffix != SAFE or not file.parent.is_dir():
         raise WeightsError(f"Cannot create {file}. Name a new {SAFE} file in a folder that exists.")
+    if rank < 1:
+        raise WeightsError(f"--rank {rank} must be at least 1.")
     path = RunDir(run).checkpoint(checkpoint)
     config = load_config(path.with_suffix(".yaml"))
     learned = merge_adapters(open_weights(path), config.model.llm.lora)

@@ -75,6 +75,7 @@ def test_bash_passes_the_words_to_train_py(
         (["--account", "me\n#SBATCH --nodes=99"], "--account 'me"),
         (["--partition", "a b"], "--partition 'a b' must be one word"),
         (["--time", "3h"], "--time 3h must be like 24:00:00"),
+        (["training.strategy=fsdp", "training.replicas=3"], "replicas=3 cannot share 8 ranks"),
         (["training.device=8"], "training.devices"),
     ],
 )

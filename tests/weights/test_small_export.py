@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.small_export import _factorize, _quantize, _restore, import_small
+from lit_hour.weights.small_export import (
+    _factorize,
+    _quantize,
+    _restore,
+    export_small,
+    import_small,
+)
 
 NAME = "llm.network.model.layers.0.mlp.up_proj.weight"
 
@@ -40,6 +46,11 @@ def test_change_of_low_rank_is_restored_within_8_bits() -> None:
 def test_other_changes_are_refused(name: str, change: torch.Tensor, problem: str) -> None:
     with pytest.raises(WeightsError, match=problem):
         _factorize(name, change, rank=16)
+
+
+def test_rank_below_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"--rank -8 must be at least 1"):
+        export_small(tmp_path / "run", tmp_path / "small.safetensors", rank=-8)
 
 
 def test_other_and_damaged_files_are_refused(tmp_path: Path) -> None:
