@@ -291,7 +291,8 @@ class _StepTracing:
         before = self._activations()
         with PartFlopCounter() as counter:
             with autocast(self._config):
-                output = self._model(self._batch, forgetting_generators(self._batch, seed))
+                generators = forgetting_generators(self._batch, seed)
+                output = self._model(self._batch, generators, self._config.training.objective)
             kept = self._activations()
             if is_first:
                 self._optimizer.zero_grad()
@@ -299,7 +300,8 @@ class _StepTracing:
             loss = output.loss
             del output
             loss.backward()
-        return kept - before, kept - self._before_logits, counter.by_part
+        before_logits = self._before_logits or kept  # an objective without logits has none
+        return kept - before, kept - before_logits, counter.by_part
 
     def _activations(self) -> int:
         """Return the bytes of activations in use now."""

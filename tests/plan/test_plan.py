@@ -67,6 +67,12 @@ def test_operations_are_those_of_a_real_step(tiny: Estimate) -> None:
     assert all(number > 0 for number in tiny.trace.flops.values())
 
 
+def test_answer_words_takes_no_operations_of_the_language_model() -> None:
+    words = (*SMALL, "training.objective=answer_words", "training.learning_rate.llm=0")
+    trace = estimate_run(load_config(TINY, words), build_cluster("H100", 1, 1), SAMPLE).trace
+    assert trace.flops["MemAug"] > 0 == trace.flops["language model"] and trace.logits == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
