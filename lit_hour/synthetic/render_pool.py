@@ -120,7 +120,7 @@ class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
                 process.kill()
             # A process killed while it sends frames leaves a part of a message. The executor's
             # thread would wait for the remainder as long as this process can write to the pipe.
-            self._executor._result_queue._writer.close()
+            self._executor._result_queue._writer.close()  # type: ignore[attr-defined]
         self._executor.shutdown(cancel_futures=True)
         if error_type is not None:
             for folder in self._folders:

@@ -75,8 +75,8 @@ def test_utilization_is_logged_for_a_stated_peak_only(toy: ToyProject) -> None:
 def test_rates_count_all_micro_batches_between_two_records(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     clock = [0.0]
+    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     trainer: Any = SimpleNamespace(
         global_step=0,
         log_every_n_steps=2,
