@@ -19,8 +19,8 @@ train: $(READY)  ## make a small set of videos, train on it, and say what to try
 test: $(READY)  ## the fast lane: every package, at most five minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu" --ignore tests/slurm
 
-test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM comes last and alone
-	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
+test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM alone, and the GPU's on the CPU
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not gpu and not exhaustive" --ignore tests/slurm
 	$(PYTEST) tests/slurm
 	$(MAKE) test-lmms test-clients
 	$(MAKE) gpu DEVICE=cpu AGAIN=--again

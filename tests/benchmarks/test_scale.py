@@ -16,6 +16,7 @@ GIGABYTE = 1_000_000_000
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_layers_answer_and_learn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--layers", "2", "--frames", "64", "--train-frames", "16", "--tokens", "2"]
     parts = ["--parts", "answer", "train-lora"]
