@@ -54,9 +54,10 @@ class FrameWords(nn.Module):
             torch.tensor([tokenizer.encode(word, add_special_tokens=False)[0] for word in words])
             for words in FRAME_WORDS.values()
         ]  # (words,) for each label
-        self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in FRAME_WORDS)
-        for one in self.maps:
-            nn.init.orthogonal_(one.weight)
+        maps = [nn.Linear(dim, dim, bias=False) for _ in FRAME_WORDS]
+        for linear in maps:
+            nn.init.orthogonal_(linear.weight)
+        self.maps = nn.ModuleList(maps)
         self.time = nn.Parameter(torch.randn(dim))  # (dim,)
         self.newline = nn.Parameter(torch.randn(dim))  # (dim,)
 
