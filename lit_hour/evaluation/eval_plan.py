@@ -8,6 +8,7 @@ from functools import partial
 from glob import glob
 from pathlib import Path, PurePosixPath
 
+from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError, VideoError, list_first
 from lit_hour.evaluation.benchmarks import longvideobench, video_mme
@@ -111,6 +112,7 @@ def _load_questions(config: Config) -> QuestionSet:
         files += map(Path, matches)
     if settings.benchmark != "custom":
         loaded = load_benchmark(settings.benchmark, files, settings.max_invalid_records)
+        _check_unused(settings, loaded.items)
         items = [
             replace(item, rule=settings.mlvu_rule) if item.rule == "mlvu" else item
             for item in loaded.items
@@ -118,7 +120,25 @@ def _load_questions(config: Config) -> QuestionSet:
         return replace(loaded, items=tuple(items))
     format_prompt = partial(format_question, mcq_format=config.text.mcq_format)
     title = ", ".join(map(str, files))
-    return load_custom(files, format_prompt, title, settings.max_invalid_records)
+    loaded = load_custom(files, format_prompt, title, settings.max_invalid_records)
+    _check_unused(settings, loaded.items)
+    return loaded
+
+
+def _check_unused(settings: EvaluationConfig, items: Sequence[Item]) -> None:
+    """Refuse settings that no question uses."""
+    if settings.mlvu_rule != EvaluationConfig().mlvu_rule and all(
+        item.rule != "mlvu" for item in items
+    ):
+        raise ConfigError(
+            f"evaluation.mlvu_rule={settings.mlvu_rule}, but no question of"
+            f" {settings.benchmark} is scored by MLVU's rule. Leave it out."
+        )
+    if settings.judge and not any(item.judge_prompt for item in items):
+        raise ConfigError(
+            f"evaluation.judge={settings.judge}, but rules score all questions of"
+            f" {settings.benchmark}. Leave it out."
+        )
 
 
 def _folders(setting: str, value: str) -> list[Path]:

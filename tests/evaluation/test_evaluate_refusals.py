@@ -110,3 +110,14 @@ def test_a_folder_with_other_files_is_refused(
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ReportError, match=r"has thesis\.txt in it and no evaluation"):
         run_evaluate(random_run, tmp_path, *custom_questions(toy_split))
+
+
+def test_settings_that_no_question_uses_are_refused(
+    random_run: RunDir, toy_split: Path, tmp_path: Path
+) -> None:
+    questions = f"evaluation.questions={toy_split}/questions.json"
+    videos = f"evaluation.videos={toy_split}/videos"
+    for setting in ("mlvu_rule=mlvu_lmms_eval", "judge=http://127.0.0.1:1/v1"):
+        overrides = [questions, videos, f"evaluation.{setting}", "evaluation.judge_model=grader"]
+        with pytest.raises(ConfigError, match=rf"evaluation\.{setting}, but .*Leave it out"):
+            run_evaluate(random_run, tmp_path / "out", *overrides)
