@@ -1,4 +1,4 @@
-"""How many tokens of an image's grid of tiles are left without its black bars, and shrunk.
+"""Count the tokens of an image's grid of tiles after its black bars are cut and it is shrunk.
 
 The model cuts tokens by these numbers, and the length of a sample follows from them without it.
 

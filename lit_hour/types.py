@@ -83,7 +83,7 @@ class Conversation:
 
     @property
     def is_prompt(self) -> bool:
-        """Whether the conversation ends with the header of an answer to be generated."""
+        """Return whether the conversation ends with the header of an answer to be generated."""
         return self.expects_answer or self.messages[-1].role == "user"
 
 
@@ -96,7 +96,7 @@ def tensor_fields(record: Any) -> dict[str, Tensor]:
 
 
 class TensorRecord:
-    """A frozen dataclass whose tensors are copied together."""
+    """A frozen dataclass of tensors that are copied together."""
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Replace each tensor, of any shape, by the result of a function."""

@@ -1,4 +1,4 @@
-"""What the commands share: their table row, and the options of those that use a run."""
+"""Parts that the commands share: their table row, and the options of commands that use a run."""
 
 from __future__ import annotations
 

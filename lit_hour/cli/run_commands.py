@@ -21,7 +21,7 @@ from lit_hour.errors import QuestionError
 
 
 def ask_parser(prog: str, description: str) -> CommandParser:
-    """Declare the arguments of ask."""
+    """Declare the arguments of `ask`."""
     parser = CommandParser(
         prog,
         description,

@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 3600.0
 
 @contextmanager
 def local_files(names: Sequence[str], allow_url: bool) -> Iterator[list[Path]]:
-    """Return the paths of files; those of URLs are downloaded, and deleted at the end of the block.
+    """Return the paths of files; download URLs, and delete the downloads at the end of the block.
 
     Args:
         names: paths or URLs.

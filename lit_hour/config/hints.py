@@ -91,7 +91,7 @@ RENAMED = {
     "video.show": "video.frames",
     "video.size_pixels": "video.image_size",
 }
-# former name of a setting whose values have changed as well: the end of the message
+# former name of a setting, if its values have changed as well: the end of the message
 RENAMED_VALUES = {"text.time_instruction": " Write own for true, and none for false."}
 
 

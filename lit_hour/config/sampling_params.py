@@ -1,4 +1,4 @@
-"""How the tokens of an answer are sampled: the parameters of one request or command."""
+"""Sampling parameters of one request or command: how the tokens of an answer are drawn."""
 
 from __future__ import annotations
 

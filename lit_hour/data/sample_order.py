@@ -323,7 +323,7 @@ def split_step_across_ranks(
 
 
 class StepOrder(Protocol):
-    """An order of training whose steps consist of parts: of samples, or of batches of samples."""
+    """An order of training; its steps consist of parts: of samples, or of batches of samples."""
 
     def micro_batches_per_step(self, micro_batch_size: int, num_ranks: int) -> int:
         """Return how many micro-batches each rank computes in one optimizer step.

@@ -56,7 +56,7 @@ FORGETTING_KEYS = (  # determine the tokens of a sample for the language model
 OPTIONAL_KEYS = {CONVERSATIONS_KEY: 1, BUDGET_KEY: 0}  # with their defaults
 SOURCE_KEYS = ("weight", "skip_fraction")
 
-# The kinds of sources; each returns shards whose `read` works in any process.
+# The kinds of sources; each returns shards, and their `read` works in any process.
 OPENERS: dict[str, Callable[[SourceConfig, Config], Shards]] = {
     "packed": lambda source, config: open_shards(source.shards, config.data),
     "webdataset": open_webdataset,

@@ -1,4 +1,4 @@
-"""Store every response of an evaluation in a folder as soon as it is generated.
+"""Store every response of an evaluation in a folder right after its generation.
 
 A later start reads the responses back and generates only what is missing. The layout:
 

@@ -1,4 +1,4 @@
-"""What a model says about a video: a generated answer, or how likely a given one is."""
+"""Answers of a model about a video: a generated answer, or the likelihood of a given one."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def print_answer(
     evidence: bool = False,
     sampling: SamplingParams = GREEDY,
 ) -> None:
-    """Print an answer as it is generated, then its cost, then its attribution if `evidence`.
+    """Stream an answer to the terminal, then print its cost, and its attribution if `evidence`.
 
     Raises:
         QuestionError: as `VideoPredictor.generate` or `attribute_answer`.

@@ -25,7 +25,7 @@ MAX_MOMENTS = 3
 MOMENT_THRESHOLD = 0.5  # a moment extends while the smoothed curve is above this share of its peak
 SMOOTHING_RADIUS = 2  # frames; forgetting usually keeps every fourth frame
 MIN_SHARE = 0.02  # of the attribution; a moment with less is dropped
-CHUNK_TOKENS = 1024  # of the memory whose gradient x input is computed at a time
+CHUNK_TOKENS = 1024  # of the memory; gradient x input is computed for so many at a time
 
 
 @dataclass(frozen=True)

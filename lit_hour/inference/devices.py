@@ -1,4 +1,4 @@
-"""The devices of a predictor: one, or those of the processes that share a video's memory."""
+"""The devices of a predictor: one, or one per process where processes share a video's memory."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class JsonConstraint:
         self._num_consumed = 0
 
     def __call__(self, ids: list[int]) -> Tensor:
-        """Return which tokens may follow those of an answer so far: `(vocabulary,)` bool.
+        """Return which tokens may follow the answer so far: `(vocabulary,)` bool.
 
         Raises:
             QuestionError: the schema became too complex at this point.

@@ -61,7 +61,7 @@ class InputFiles:
         return self.video is None and not self.is_memory
 
     def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
-        """Decode the images, or return the video, whose `chunks` decode its frames one by one.
+        """Decode the images, or return the video; its `chunks` decode its frames one by one.
 
         Raises:
             ImageError: an image cannot be decoded.

@@ -32,7 +32,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """What one download may take.
+    """Limits of one download.
 
     Attributes:
         max_bytes: of the file.

@@ -14,7 +14,7 @@ from av.audio.resampler import AudioResampler
 from lit_hour.errors import VideoError
 from lit_hour.media.video_probe import open_video
 
-SAMPLE_RATE = 16_000  # in 1/s, that of speech models
+SAMPLE_RATE = 16_000  # in 1/s, as speech models use
 BYTES_PER_SAMPLE = 2
 
 

@@ -84,7 +84,7 @@ def explain_unreadable(path: Path) -> str:
 
 
 def asks_for_crop(path: Path) -> bool:
-    """Return whether the container asks players to cut the edges off, which PyAV does not tell."""
+    """Return whether container metadata crops the edges, which PyAV does not report."""
     with path.open("rb") as stream:
         num_bytes = os.fstat(stream.fileno()).st_size
         head = stream.read(HEAD_BYTES)

@@ -130,7 +130,7 @@ def video_frame_indices(
 def stored_feature_indices(
     num_frames: int, frame_rate: float, fps: float, min_frames: int
 ) -> list[int]:
-    """Return the frames whose features the published extraction stores; as `video_frame_indices`.
+    """Return the frames with features in the published extraction; as `video_frame_indices`.
 
     All frames of a video with fewer than `min_frames`; the last frame is always among them.
     """

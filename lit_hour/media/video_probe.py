@@ -52,7 +52,7 @@ _OPEN_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _PADDING_BYTES = {
     **dict.fromkeys(("flv", "ivf", "gif", "apng"), 0),
     **dict.fromkeys(("mpegts", "mpeg", "asf"), 65_536),
-    "ogg": 65_536,  # a packet's position is that of its page, which is at most so long
+    "ogg": 65_536,  # a packet has the position of its page, which is at most so long
 }
 _USUAL_FORMATS = "mp4, mov, mkv, webm, avi, flv, ts, mpg, wmv, ogv, mxf, gif, ivf, h264"
 # Pictures in a container that are not its film.
@@ -61,7 +61,7 @@ _MIN_FILM_SHARE = 0.5  # of the frames of the longest stream; a shorter one is a
 
 
 class UncroppedVideoWarning(UserWarning):
-    """The frames of a video have edges that its container asks players to cut off."""
+    """The frames of a video have edges that players cut off, as container metadata specifies."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def _find_films(path: Path, container: InputContainer) -> list[VideoStream]:
-    """Return the video streams that are no pictures, and of a known codec if there are such.
+    """Return the video streams that are not pictures, with known codecs if there are any.
 
     Raises:
         VideoError: there are none.

@@ -41,7 +41,7 @@ class Backbone:
         """
         if self.masks_by_layer_type:
             return {"full_attention": None}
-        empty: Tensor = torch.empty(1, 1, 1, 0, device=device)  # four dimensions: used as it is
+        empty: Tensor = torch.empty(1, 1, 1, 0, device=device)  # four dimensions: used unchanged
         return empty
 
 

@@ -42,7 +42,7 @@ class LLMInputs:
 
     @property
     def is_target(self) -> Tensor:
-        """Where the next token is learned: `(texts, tokens - 1)` bool."""
+        """Return where the next token is learned: `(texts, tokens - 1)` bool."""
         return self.labels[:, 1:] != IGNORE_INDEX
 
 

@@ -113,12 +113,12 @@ def attend_with_log_sum(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Te
 
 
 def sum_over_ranks(part: Tensor, group: Group) -> Tensor:
-    """Return the sum of a tensor of any shape over ranks; its gradient is that of each part."""
+    """Sum a tensor of any shape over ranks; its gradient passes to each part unchanged."""
     return _Sum.apply(part, group) if part.requires_grad else funcol.all_reduce(part, "sum", group)
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce whose result all ranks use alike, so that no gradient has to be sent back."""
+    """All-reduce without communication in the backward pass: all ranks use the result alike."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: Group) -> Tensor:

@@ -65,7 +65,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A request whose every field was checked.
+    """A request after all its fields were checked.
 
     Attributes:
         media: at most one video, or several images, in order.

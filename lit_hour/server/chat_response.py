@@ -197,7 +197,7 @@ def _logprob_fields(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def _token_fields(text: str, logprob: float) -> dict[str, Any]:
-    is_complete = "\ufffd" not in text  # else a part of a character, whose bytes are not known
+    is_complete = "\ufffd" not in text  # else a part of a character: its bytes are not known
     return {
         "token": text,
         "logprob": max(logprob, MIN_LOGPROB),

@@ -49,7 +49,7 @@ class JsonFields:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no field is left."""
+        """Return whether no field is left."""
         return not self._left
 
     def name(self, field: str) -> str:

@@ -123,7 +123,7 @@ class MediaLoader:
     async def _image_file(
         self, part: MediaPart, attachments: Mapping[str, bytes], max_bytes: int
     ) -> AsyncIterator[Path]:
-        """Return the file of an image; one that was written for this is deleted at the end.
+        """Return the file of an image; a temporary file is deleted at the end.
 
         Args:
             part: with the id or URL.

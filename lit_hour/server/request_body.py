@@ -101,7 +101,7 @@ class _Inflater:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last member has ended."""
+        """Return whether the last member has ended."""
         return self._inflate.eof
 
     def inflate(self, chunk: bytes) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ def build_and_pack(config: Config) -> SyntheticDataset:
 
 
 def pack_build(build: DatasetBuild, config: Config) -> SyntheticDataset:
-    """Wait for the videos of a build, and pack them, each shard as soon as it is possible.
+    """Wait for the videos of a build, and pack each shard as soon as possible.
 
     Raises:
         SyntheticDataError: a video cannot be written.

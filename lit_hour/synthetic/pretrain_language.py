@@ -119,7 +119,7 @@ def pretrain_language(config: Config, out: Path) -> dict[str, float]:
     llm = LanguageModel(config.model.llm, len(tokenizer))
     words = FrameWords(llm.dim, tokenizer)
     train_language(llm, words, DescribedVideos(config, tokenizer, first), config)
-    llm.half().float()  # as it is stored
+    llm.half().float()  # rounded as in the file
     unseen = DescribedVideos(config, tokenizer, first_unseen)
     accuracy = measure_accuracy(llm, words, unseen, settings.num_val_stories)
     with atomic_dir(out) as folder:

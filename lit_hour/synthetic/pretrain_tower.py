@@ -113,7 +113,7 @@ def pretrain_tower(config: Config, out: Path) -> dict[str, float]:
     frames = draw_frames(config, encoder, settings.num_frames, first)
     unseen = draw_frames(config, encoder, settings.num_val_frames, first_unseen)
     reader = train_tower(encoder, frames, config)
-    with torch.no_grad():  # as it is stored
+    with torch.no_grad():  # rounded as in the file
         for parameter in encoder.parameters():
             parameter.copy_(parameter.half())
         accuracy = reader.accuracy(encoder.encode_images(unseen.images), unseen)

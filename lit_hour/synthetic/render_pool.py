@@ -29,12 +29,12 @@ from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 
 # Longer videos come first, so that none is left for one process at the end.
 LONG_VIDEO_SECONDS = 600.0
-MAX_AHEAD_SECONDS = 3 * 3600.0  # of videos whose frames are in memory or being made
+MAX_AHEAD_SECONDS = 3 * 3600.0  # of videos with frames in memory or being rendered
 
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """How the frames that are packed are sampled and encoded."""
+    """Settings for sampling and encoding the packed frames."""
 
     video: VideoConfig
     jpeg_quality: int

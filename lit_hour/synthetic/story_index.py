@@ -64,7 +64,7 @@ class StoryIndex:
 
     @cached_property
     def unique_actions(self) -> list[Action]:
-        """The actions whose clause (figure, verb, target) occurs only once in the story."""
+        """Return actions with a clause (figure, verb, target) that occurs once in the story."""
         counts = Counter(action.clause for action in self.story.actions)
         return [action for action in self.story.actions if counts[action.clause] == 1]
 

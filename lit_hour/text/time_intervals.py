@@ -101,7 +101,7 @@ def interval_iou(first: Sequence[Interval], second: Sequence[Interval]) -> float
 
 
 def best_iou(stated: Sequence[Interval], true: Sequence[Interval]) -> float:
-    """Return the IoU of the first stated interval with the true one that fits it best; 0 if none.
+    """Return the IoU of the first stated interval with the best-fitting true one; 0 if none.
 
     Charades-STA and QVHighlights count this way.
     """

@@ -55,7 +55,7 @@ def parameter_groups(model: HourLLaVA, training: TrainingConfig) -> list[dict[st
 
 
 def norms_biases_and_embeddings(model: nn.Module) -> set[nn.Parameter]:
-    """Return the parameters that are not matrices, and those of embeddings."""
+    """Return the parameters that are not matrices, and the parameters of embeddings."""
     return {
         parameter
         for module in model.modules()

@@ -15,7 +15,7 @@ IS_SIGNED = {"exp_avg": True, "exp_avg_sq": False}  # the averages that are quan
 
 
 def build_adamw_8bit(groups: Iterable[dict[str, Any]], **options: Any) -> Optimizer:
-    """Build the optimizer. Its checkpoints have float32 averages, as those of torch's AdamW.
+    """Build the optimizer. Its checkpoints have float32 averages, like torch's AdamW.
 
     Averages of fewer than 4,096 elements, or of a number that 256 does not divide, are float32.
 
@@ -26,7 +26,7 @@ def build_adamw_8bit(groups: Iterable[dict[str, Any]], **options: Any) -> Optimi
     from torchao.optim import AdamW8bit
 
     class CheckpointedAdamW8bit(AdamW8bit):
-        """Writes checkpoints that torch's AdamW reads, and reads those of either."""
+        """AdamW8bit with checkpoints that torch's AdamW reads; it reads checkpoints of both."""
 
         def state_dict(self) -> dict[str, Any]:
             content = super().state_dict()

@@ -59,7 +59,7 @@ class VideoFolders:
     _by_stem: dict[str, list[VideoFile]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """List the folders once; a QuestionError names one that does not exist."""
+        """List the folders once; raise QuestionError if a folder does not exist."""
         for root in self.roots:
             if not root.is_dir():
                 raise QuestionError(f"{root} is not a folder. Give a folder of videos.")

@@ -103,7 +103,7 @@ def open_gguf_weights(file: Path) -> StoredWeights:
 
 
 def _hf_name(name: str) -> str:
-    """Return the Hugging Face name of a tensor; one that is not in the table keeps its name."""
+    """Return the Hugging Face name of a tensor; names missing in the table are unchanged."""
     if (found := LAYER_TENSOR.fullmatch(name)) and found[2] in LAYER_NAMES:
         return f"model.layers.{found[1]}.{LAYER_NAMES[found[2]]}.{found[3]}"
     part, _, kind = name.rpartition(".")

@@ -371,7 +371,7 @@ def _check_convertible(config: Config) -> None:
 
 
 def differences_from_published(config: Config) -> list[str]:
-    """List the settings whose values the published code ignores, with its own values."""
+    """List the settings that the published code ignores, with the values that it uses."""
     memory = config.model.memaug
     fixed = HARD_CODED | {"model.memaug.eval_spatial_forgetting": memory.spatial_forgetting}
     values = {name: attrgetter(name)(config) for name in fixed}

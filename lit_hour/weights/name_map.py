@@ -248,7 +248,7 @@ def to_tower(tower_name: str, weights: Sequence[Tensor]) -> Tensor:
         raise WeightsError(
             f"Queries, keys and values of one layer must have the same shape, not {shapes}."
         )
-    # a single weight is returned as it is, without a copy
+    # a single weight is returned without a copy
     return torch.cat(list(weights)) if len(weights) > 1 else weights[0]  # (3 * dim, ...)
 
 

@@ -138,7 +138,7 @@ def check_floating_point(stored: StoredWeights) -> None:
 
 
 def check_listed(stored: StoredWeights, needed: Collection[str]) -> None:
-    """Check that no needed weight is one that an index lists in vain.
+    """Check that the files contain all needed weights that an index lists.
 
     Raises:
         WeightsError: The index lists a needed weight for a file that lacks it.

@@ -25,7 +25,7 @@ IMAGE_SIZES = {
 
 
 class IdentityOrder(MixedOrder):
-    """An order of one source with one shard, whose samples come in the order of the shard."""
+    """An order of one source with one shard: samples come in the order of the shard."""
 
     SOURCE = "a"
 

@@ -1,4 +1,4 @@
-"""Ask, serve and evaluate give the same bytes at each `serving.precision`."""
+"""The commands `ask`, `serve` and `evaluate` give the same bytes at each `serving.precision`."""
 
 import json
 from pathlib import Path

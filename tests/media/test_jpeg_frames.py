@@ -1,4 +1,4 @@
-"""The frames that rendering processes read equal those of packing, byte for byte."""
+"""Rendering processes and packing read the same frames, byte for byte."""
 
 import subprocess
 import sys

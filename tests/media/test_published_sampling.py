@@ -105,7 +105,7 @@ def test_features_of_a_file_are_of_the_frames_that_published_training_reads(
 
 
 def test_variable_rate_counts_frames_and_not_seconds(tmp_path: Path) -> None:
-    """As in the published training, whose duration is the number of frames by the header's rate."""
+    """As in published training, the duration is the number of frames by the header's rate."""
     ticks = [*range(40), *range(200, 260)]
     path = write_video(tmp_path / "video.mkv", numbered_images(100), ticks)
     with av.open(str(path)) as container:

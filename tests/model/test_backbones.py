@@ -82,7 +82,7 @@ def test_only_adapters_learn_and_activation_checkpoints_change_nothing(model_typ
 
 @pytest.mark.parametrize("model_type", BACKBONES)
 def test_gradients_backpropagate_layer_by_layer(model_type: str) -> None:
-    """The last gradient is that of the embeddings, as autograd computes it at once."""
+    """The last gradient equals autograd's gradient of the embeddings."""
     llm, ids = build(model_type), random_ids(1, 12)
     prompt, answer = ids[:, :9], ids[0, 9:]
     *_, found = llm.backpropagate(inputs_of(llm, prompt), answer)

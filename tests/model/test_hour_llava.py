@@ -297,7 +297,7 @@ def test_forgotten_frames_matter_only_with_the_full_memory(
 
 
 def test_answer_words_train_all_but_the_language_model_without_its_layers() -> None:
-    """The loss is that of the mean visual token of each text, and no decoder layer runs."""
+    """The loss uses the mean visual token of each text, and no decoder layer runs."""
     model, calls = toy_model(), []
     for layer in model.llm.layers:
         layer.register_forward_hook(lambda *_: calls.append(1))

@@ -39,7 +39,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def sync(toy: ToyProject) -> RunDir:
-    """An uninterrupted run whose checkpoints were not written in the background."""
+    """An uninterrupted run without checkpoints written in the background."""
     run = fork_run(toy, "sync", *SHARDED, num_ranks=2)
     assert run.wait() == [0, 0], run.output()
     return toy.run_dir("sync")

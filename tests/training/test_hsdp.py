@@ -70,7 +70,7 @@ def weights(project: ToyProject, name: str, checkpoint: str = "last") -> dict[st
 
 @pytest.fixture(scope="module")
 def expected(project: ToyProject, begin: str) -> dict[str, Tensor]:
-    """Weights of a run of one process without FSDP, whose learning is worth comparing."""
+    """Weights of a run of one process without FSDP that learns enough for a comparison."""
     project.fit("plain", begin, *LEARNING, "training.max_steps=4")
     found = weights(project, "plain")
     assert max_abs_difference(weights(project, "plain", "step=000002"), found) > 10 * FIVE_DIGITS

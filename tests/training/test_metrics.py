@@ -68,7 +68,7 @@ def test_temporal_iou_averages_over_questions_and_ranks() -> None:
         ([], [(1.0, 2.0)]),
     ]
     ranks, merged = (TemporalIoU(), TemporalIoU()), TemporalIoU()
-    ranks[0].update([(0.0, 5.0)], [])  # the true answer is no interval
+    ranks[0].update([(0.0, 5.0)], [])  # the true answer has no interval
     assert ranks[0].compute() == TemporalIoU().compute() == {}
     for number, (stated, true) in enumerate(pairs):
         ranks[number % 2].update(stated, true)

@@ -1,4 +1,4 @@
-"""Published frames and sentence on the whole path: pack, train, features, ask, evaluate."""
+"""Published frames and sentence in packing, training, features, questions and evaluation."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_asking_uses_the_frames_and_the_sentence_of_training(
 def test_features_of_files_are_of_the_published_frames(
     run: RunDir, split: Path, shards: Path, toy: ToyProject, tmp_path: Path
 ) -> None:
-    """Other frames than those of the files: the last one is always among them."""
+    """Published frames differ from the default ones: they always include the last frame."""
     questions = split / "questions.json"
     extract_features(str(split / "videos"), tmp_path / "files", run=run.path, questions=questions)
     for stored in stored_samples(tmp_path / "files"):

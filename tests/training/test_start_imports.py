@@ -1,4 +1,4 @@
-"""What a run imports before its first step: packages that few runs need are left out."""
+"""Imports of a run before its first step: packages that few runs need are left out."""
 
 import subprocess
 import sys

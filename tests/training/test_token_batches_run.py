@@ -1,4 +1,4 @@
-"""Runs whose batches keep a budget of tokens."""
+"""Runs with batches that keep a budget of tokens."""
 
 import logging
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_long_samples_and_exceeded_budgets_are_named(
 def test_ranks_stay_in_step_where_batches_are_empty(
     toy: ToyProject, tmp_path: Path, strategy: str
 ) -> None:
-    """Each sample is alone in its batch, and the samples of a pass are no multiple of the ranks."""
+    """Each batch has one sample, and the ranks do not divide the number of samples of a pass."""
     values = toy_settings(toy.yaml.parent / "world")
     values["data"]["val_sources"] = {}  # they have fewer entries than there are ranks
     project = ToyProject.write(tmp_path, values)

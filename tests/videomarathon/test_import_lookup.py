@@ -1,4 +1,4 @@
-"""Which file is the video of a record: never another one that has the same last name."""
+"""Which file is the video of a record: never another file with the same last name."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_speech_becomes_subtitles_beside_the_video(
     server = start()
     run_transcribe(tmp_path, server.url)
     assert_tones(tmp_path / "sub/talk.srt")
-    assert_tones(tmp_path / "late.srt")  # times are those of the picture
+    assert_tones(tmp_path / "late.srt")  # times refer to the picture
     printed = capsys.readouterr().out
     assert (
         "2 videos transcribed, 1 had subtitles" in printed and "no speech in silent.mp4" in printed

@@ -36,7 +36,7 @@ TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head
 
 
 def make_llama(tied: bool) -> LlamaForCausalLM:
-    """Return a Llama whose weights are large enough that each of them matters."""
+    """Return a Llama with weights so large that each of them matters."""
     torch.manual_seed(0)
     rope: Any = {"rope_type": "default", "rope_theta": THETA}
     config = LlamaConfig(

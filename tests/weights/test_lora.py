@@ -22,7 +22,7 @@ LORA = LoraConfig(rank=3, alpha=7.0)
 
 
 def adapted_model() -> LanguageModel:
-    """Return a model whose LoRA adapters change its output."""
+    """Return a model with LoRA adapters that change its output."""
     torch.manual_seed(0)
     model = LanguageModel(replace(LLM_CONFIG, lora=LORA), 50).eval()
     with torch.no_grad():

@@ -136,10 +136,8 @@ def test_init_from_onevision_loads_all_but_memaug(
 
 
 def test_llm_and_tower_load_separately(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
-    llm, tower = (
-        f"model.llm.path={folders}/qwen2",
-        f"model.vision.weights={folders}/siglip",
-    )
+    llm = f"model.llm.path={folders}/qwen2"
+    tower = f"model.vision.weights={folders}/siglip"
     weights = read_folder(folders / "hour_llava")
     config, model = init_model(llm)
     assert_loaded_parts(model, weights, "llm")

@@ -44,12 +44,12 @@ class TarFile:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the location is a URL."""
+        """Return whether the location is a URL."""
         return is_url(self.location)
 
     @property
     def is_cached(self) -> bool:
-        """Whether the tar is read through the cache."""
+        """Return whether the tar is read through the cache."""
         return self.is_remote or is_gzip(self.location)
 
     def stamp(self) -> tuple[int, int]:

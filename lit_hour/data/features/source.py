@@ -184,7 +184,7 @@ class FrameShardSource(_ShardSource):
 
 
 class TarSource(_ShardSource):
-    """Tars that others wrote, whose videos are decoded for the vision encoder."""
+    """Tars of other projects: their videos are decoded for the vision encoder."""
 
     cost_unit = "B"
 

@@ -53,7 +53,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What packing finds out about a sample, sent after its last image.
+    """Facts that packing finds out about a sample, sent after its last image.
 
     Attributes:
         duration_seconds: length of a video; otherwise 0.

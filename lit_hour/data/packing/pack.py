@@ -147,7 +147,7 @@ def _find_finished(out: Path, plans: Sequence[ShardPlan]) -> dict[Path, ShardInd
 def update_stamps(path: Path, index: ShardIndex, stamps: dict[str, FileStamp]) -> None:
     """Record the present times of unchanged files in an index, so that they are not read again."""
     if stamps != index.files:
-        with suppress(OSError):  # a folder that only can be read stays as it is
+        with suppress(OSError):  # a read-only folder stays unchanged
             write_index(path, dataclasses.replace(index, files=stamps))
 
 

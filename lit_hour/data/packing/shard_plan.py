@@ -124,7 +124,7 @@ def plan_shard(
     config: PackConfig,
     stamps: Mapping[str, FileStamp],
 ) -> ShardPlan:
-    """Plan the shard of a group of samples whose files exist; see `plan_shards`."""
+    """Plan the shard of a group of samples with existing files; see `plan_shards`."""
     stored_config = {
         **frame_config(video),
         **{key: getattr(config, key) for key in PACK_KEYS},
@@ -153,7 +153,7 @@ def frame_config(video: VideoConfig) -> dict[str, Any]:
 def group_samples(
     questions: Path, config: PackConfig
 ) -> tuple[list[tuple[SampleSpec, ...]], tuple[SkippedSample, ...]]:
-    """Return the samples of each shard: those of a question file sorted by key, in equal parts.
+    """Sort the samples of a question file by key, and return an equal part for each shard.
 
     Returns:
         The samples of each shard, and the records that cannot be used.

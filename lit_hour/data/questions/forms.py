@@ -236,7 +236,7 @@ def _unify_options(options: Any, answer: Any, location: str) -> tuple[Any, Any]:
 def _options_of_mapping(
     options: dict[str, Any], answer: Any, location: str
 ) -> tuple[list[str], Any]:
-    """Return the options of a mapping from letters or numbers, and the one that the answer names.
+    """Return the options of a mapping from letters or numbers, and the option of the answer.
 
     Raises:
         QuestionError: the answer is the letter of an option that is absent.

@@ -197,7 +197,7 @@ def sample_record(
     clip_seconds: Interval | None = None,
     system_prompt: str = "",
 ) -> dict[str, Any]:
-    """Return the keys of a record that say what it is about."""
+    """Return the keys of a record that describe its files, clip and system prompt."""
     record: dict[str, Any] = {}
     if modality == "images":
         record["images"] = list(files)

@@ -66,7 +66,7 @@ class SkippedSample:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What a file was when a shard was made from it, to recognize it after it was copied or moved.
+    """Size, times and hash of a source file, to recognize it after it was copied or moved.
 
     Attributes:
         num_bytes: size.

@@ -108,7 +108,7 @@ def read_subtitles(file: Path, item: Item, max_invalid: int = 0) -> tuple[Subtit
 
 
 def _parse_subtitle(record: Any, item: Item) -> Subtitle:
-    """Parse one subtitle; a KeyError, TypeError or ValueError says that it is invalid."""
+    """Parse one subtitle; raise KeyError, TypeError or ValueError if it is invalid."""
     offset = item.subtitle_start_seconds
     if "timestamp" in record:
         start, end = record["timestamp"]

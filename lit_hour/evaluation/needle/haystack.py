@@ -34,7 +34,7 @@ ENCODED_FILE = "haystack.mp4"  # of a video that cannot be copied
 
 @dataclass(frozen=True)
 class NeedlePosition:
-    """Where a needle is in a video.
+    """Position of a needle in a video.
 
     Attributes:
         depth: share of the video's other frames, by time, that come before it.

@@ -1,4 +1,4 @@
-"""What `lit-hour needle` tests: a video, needles, lengths and depths (`NeedleTest`)."""
+"""Plan of a `lit-hour needle` test: a video, needles, lengths and depths (`NeedleTest`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Needle:
 
 @dataclass(frozen=True)
 class NeedleTest:
-    """What to test.
+    """A video, needles, lengths and depths to test.
 
     Attributes:
         video: the user's video.
@@ -82,7 +82,7 @@ class NeedleTest:
 def build_needles(
     paths: Sequence[Path], questions: Sequence[str], answers: Sequence[str], options: Sequence[str]
 ) -> tuple[Needle, ...]:
-    """Pair needles with questions and answers; one question may be that of all needles.
+    """Pair needles with questions and answers; all needles may share one question.
 
     Raises:
         QuestionError: the numbers do not match, a question is empty, or an answer is no option.

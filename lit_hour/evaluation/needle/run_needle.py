@@ -211,7 +211,7 @@ def _check_settings(predictor: VideoPredictor, test: NeedleTest, out: Path) -> N
                 " another --out, or delete the folder."
             )
         return
-    (out / ENCODED_FILE).unlink(missing_ok=True)  # may be that of another video
+    (out / ENCODED_FILE).unlink(missing_ok=True)  # may belong to another video
     atomic_write_text(path, json.dumps(settings, indent=1))
 
 

@@ -223,7 +223,7 @@ def _check_ids(
 
 
 def _to_json_types(protocol: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Return the protocol as it is read back from JSON."""
+    """Return the protocol after a round trip through JSON."""
     try:
         plain: dict[str, Any] = json.loads(json.dumps(protocol))
     except (TypeError, ValueError) as error:

@@ -25,7 +25,7 @@ from lit_hour.media.packet_filter import FrameRole, parse_h264_packet
 from lit_hour.media.video_probe import open_video
 
 TICKS_PER_SECOND = 90_000
-PIXEL_FORMAT = "yuv420p"  # the only one that all browsers show
+PIXEL_FORMAT = "yuv420p"  # the only format that all browsers show
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
@@ -43,7 +43,7 @@ class FrameSize:
 
 @dataclass(frozen=True)
 class Footage:
-    """A video whose packets can be copied: H.264 in closed GOPs, upright, with square pixels.
+    """A video with packets that can be copied: H.264 in closed GOPs, upright, with square pixels.
 
     Attributes:
         path: of the file.

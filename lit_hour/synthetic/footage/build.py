@@ -69,7 +69,7 @@ class FootageTask:
 
 @dataclass(frozen=True)
 class FootageInput:
-    """What the user brings.
+    """Videos and photographs of the user.
 
     Attributes:
         footage: folder of videos.

@@ -42,7 +42,7 @@ ENCODED_FOLDER, RECORD_FILE = "footage", "checked.json"
 
 @dataclass(frozen=True)
 class CheckedVideo:
-    """What is known about a file of the folder.
+    """Result of checking a file of the folder.
 
     Attributes:
         num_bytes: size of the file.

@@ -28,7 +28,7 @@ GAP_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class PhotoMotion:
-    """How a photograph is shown.
+    """Size and motion of a photograph in the frame.
 
     Attributes:
         area: share of the frame; 1 for all of it.
@@ -47,7 +47,7 @@ class PhotoMotion:
 
 @dataclass(frozen=True)
 class ShownPhoto:
-    """A photograph in a video; its interval is that of the frames that show it, in ticks."""
+    """A photograph in a video, and the interval of the frames that show it, in ticks."""
 
     category: str
     path: Path
@@ -63,7 +63,7 @@ class ShownPhoto:
 
 @dataclass(frozen=True)
 class FootageStory:
-    """What a video shows.
+    """Content of a video.
 
     Attributes:
         seed: from which it was drawn.

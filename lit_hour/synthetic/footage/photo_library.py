@@ -1,4 +1,4 @@
-"""Read photographs from a folder of folders whose names are the categories: `load_photos`.
+"""Read photographs from a folder with one folder per category: `load_photos`.
 
 A photograph belongs to one split for good, whatever the seed: by the hash of its file, a quarter
 of a category is for validation. Copies of a file count once, under all names.
@@ -39,7 +39,7 @@ class PhotoLibrary:
 
 
 def load_photos(folder: Path, split: Split) -> PhotoLibrary:
-    """Decode all photographs of a folder, and return those of a split.
+    """Decode all photographs of a folder, and return the photographs of a split.
 
     Files that cannot be decoded are left out with a warning.
 
@@ -57,7 +57,7 @@ def load_photos(folder: Path, split: Split) -> PhotoLibrary:
             f"{folder} holds {len(folders)} folders. --photos takes a folder with one folder of"
             " photographs for each category, at least two."
         )
-    hashes: dict[str, dict[str, Path]] = {}  # category -> hash -> file
+    hashes: dict[str, dict[str, Path]] = {}  # category: hash: file
     faults: list[str] = []
     owner_of_hash: dict[str, str] = {}
     for path in tqdm(folders, desc="photographs", unit="category", leave=False, disable=None):

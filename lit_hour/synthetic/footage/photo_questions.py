@@ -158,7 +158,7 @@ def _existence(category: str, answer: str, evidence: tuple[float, float]) -> Fac
 def _draw_categories(
     story: FootageStory, answer: str, random: Random, without: str = ""
 ) -> tuple[str, ...]:
-    """Return the answer and wrong categories: those of the same video first."""
+    """Return the answer and wrong categories, categories of the same video first."""
     shown = [name for name in _shown_categories(story) if name not in (answer, without)]
     absent = [name for name in story.categories if name not in {answer, without, *shown}]
     num_shown = min(len(shown), NUM_OPTIONS - 1)
@@ -189,7 +189,7 @@ FACT_GENERATORS: dict[str, FactGenerator] = {
 
 
 def photo_record(photo: ShownPhoto) -> dict[str, object]:
-    """Return what the truth file of a set says about a photograph."""
+    """Return the entry of a photograph in the truth file of a set."""
     return {
         "category": photo.category,
         "file": str(photo.path),

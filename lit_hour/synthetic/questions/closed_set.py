@@ -1,4 +1,4 @@
-"""Questions whose answers come from a small fixed set, for easy and needle stories.
+"""Questions with answers from a small fixed set, for easy and needle stories.
 
 Each kind of question has one fixed wording. It is only generated where its words identify one
 thing: "the star" is the only star of the story.

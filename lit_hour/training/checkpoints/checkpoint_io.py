@@ -162,7 +162,7 @@ def repair_checkpoint_dir(run: RunDir, is_rank_zero: bool = True) -> list[Path]:
 def unsharded_layout(
     content: Mapping[str, Any], leaves: Mapping[str, Any], has_tied_output: bool
 ) -> dict[str, Any]:
-    """Return a sharded checkpoint in the layout of one that a single process has saved.
+    """Return a sharded checkpoint in the layout of a checkpoint of a single process.
 
     Args:
         content: what is not sharded.

@@ -167,7 +167,7 @@ def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
 
 
 def check_groups(saved: list[State], wanted: list[State]) -> None:
-    """Compare the groups of a checkpoint's optimizer with those of this run.
+    """Compare the parameter groups of a checkpoint's optimizer with the groups of this run.
 
     Raises:
         WeightsError: the groups have other names, or other numbers of parameters.

@@ -115,7 +115,7 @@ def step(device: torch.device) -> Iterator[Outcome]:
 
 
 def answering(device: torch.device) -> Iterator[Outcome]:
-    """Measure the first token about one and ten hours, and that of a next question."""
+    """Measure the first token about one and ten hours, and the first token of a next question."""
     session, is_gpu = open_session(device), device.type == "cuda"
     lengths = {60: 60.0, 600: 600.0} if is_gpu else {60: 0.5, 600: 1.0}  # minutes
     found = {}

@@ -1,4 +1,4 @@
-"""What this machine allows: measured rates, and the operations and bytes of each part of an answer.
+"""Roofline of this machine: measured rates, operations and bytes of each part of an answer.
 
 Entry points: `Rates.measure` and `answer_work`.
 """

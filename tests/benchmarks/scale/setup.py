@@ -31,12 +31,12 @@ NUM_TOKENS = 300  # of the tokenizer: every byte is a token
 WEIGHT_STD = 0.02
 NOISE_LENGTH = 1_000_003  # numbers; a prime, so that rows of a weight differ
 FREE_BYTES = 3_000_000_000  # to leave on the disk
-SOURCE = "llava_onevision_single_image"  # the one that stage 1 reads
+SOURCE = "llava_onevision_single_image"  # stage 1 reads it
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure; passed to the measuring processes as JSON.
+    """One measurement; passed to the measuring processes as JSON.
 
     Attributes:
         size: "3b" or "7b".

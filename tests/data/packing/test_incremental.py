@@ -1,4 +1,4 @@
-"""Shards that are written while their videos are made equal those of `pack`."""
+"""Shards that are written while their videos are made equal the shards of `pack`."""
 
 import shutil
 from dataclasses import replace

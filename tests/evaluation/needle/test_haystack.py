@@ -1,4 +1,4 @@
-"""Videos with a needle: its frames are where the position says, all others are the video's own."""
+"""Videos with a needle: its frames are at the given position, all others are the video's own."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ def validation(trained: TrainedRun, tmp_path: Path) -> Path:
 
 
 def read_all(toy: ToyProject, features: Shards, frames: Shards) -> None:
-    """Compare frames that are read again with those of packed shards."""
+    """Compare frames that are read again with the frames of packed shards."""
     config = toy.config("none")
     source = SourceFrames([features], config)
     for entry in features.entries:

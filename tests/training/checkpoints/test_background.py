@@ -95,7 +95,7 @@ def test_checkpoints_of_one_step_share_one_copy_and_old_ones_go_last(run: RunDir
     assert staging_bytes(content_of({"weight": torch.zeros(NUM_WEIGHTS)}, 8)) == 4 * NUM_WEIGHTS
 
 
-KILLS = {  # function whose call in the background is the last, the number of the call
+KILLS = {  # last function called in the background, the number of the call
     "before the write": ("dcp.save", 1),
     "in the write": ("SerializedWrite", 1),
     "all ranks have written": ("_finish_folder", 1),

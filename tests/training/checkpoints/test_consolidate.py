@@ -43,7 +43,7 @@ WORDS = ("training.strategy=fsdp", "training.async_checkpoints=true")
 
 @pytest.fixture(scope="session")
 def sharded(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A finished sharded run of one rank, whose checkpoints were written in the background."""
+    """A finished sharded run of one rank with checkpoints written in the background."""
 
     def train(folder: Path) -> None:
         run = fork_run(toy, "one-rank", *WORDS, f"run.folder={folder}")

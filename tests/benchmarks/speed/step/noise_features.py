@@ -32,7 +32,7 @@ class NoiseVideos:
     def __init__(self, num_videos: int, num_frames: int, config: Config) -> None:
         self._num_videos, self._num_frames = num_videos, num_frames
         self.config: dict[str, Any] = feature_config(config)
-        self.origin = SourceConfig("noise", kind="packed")  # there are no frames to read again
+        self.origin = SourceConfig("noise", kind="packed")  # frames cannot be read again
 
     def fingerprint(self, shard: int) -> str:
         return f"noise {self._num_videos} {self._num_frames}"
