@@ -20,7 +20,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
-from torch.utils.tensorboard.summary import hparams
 
 from lit_hour.config.schema import Config
 from lit_hour.io.atomic import atomic_write
@@ -149,5 +148,7 @@ def _log_to_hparams_table(logger: TensorBoardLogger, settings: dict[str, Any]) -
 
     Lightning's logger would write a value of this metric, too, before there is one.
     """
+    from torch.utils.tensorboard.summary import hparams  # importing it takes time; few runs need it
+
     for summary in hparams(settings, {COMPARED_METRIC: 0.0}):
         logger.experiment.file_writer.add_summary(summary)

@@ -113,8 +113,8 @@ class HourLLaVAModule(L.LightningModule):
         if self._is_configured:  # Lightning calls this again for a validation
             return
         self._is_configured = True
-        strategy, mesh = self.trainer.strategy, None
-        device = strategy.root_device
+        strategy = self.trainer.strategy if has_trainer(self) else None
+        device, mesh = self.device if strategy is None else strategy.root_device, None
         if isinstance(strategy, ShardedStrategy):
             mesh, device = strategy.sharding_mesh, strategy.weights_device
         elif self.is_sharded:  # with a strategy of the caller's own Trainer

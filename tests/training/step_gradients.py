@@ -19,6 +19,8 @@ def stand_in_trainer(processor: HourLLaVAProcessor) -> Mock:
         strategy=Mock(reduce=lambda tensor, reduce_op: tensor),
         world_size=1,
         accumulate_grad_batches=1,
+        global_step=0,
+        log_every_n_steps=50,
     )
 
 
