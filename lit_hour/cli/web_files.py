@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import QuestionError
+from lit_hour.io.urls import is_web_url
 
 TIMEOUT_SECONDS = 3600.0
 
@@ -26,7 +27,7 @@ def local_files(names: Sequence[str], allow_url: bool) -> Iterator[list[Path]]:
         QuestionError: there is a URL, and URLs are not read.
         DownloadError: a URL gives no file.
     """
-    urls = [name for name in names if name.lower().startswith(("http://", "https://"))]
+    urls = [name for name in names if is_web_url(name)]
     if not urls:
         yield [Path(name) for name in names]
         return

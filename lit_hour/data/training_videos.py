@@ -17,7 +17,7 @@ from lit_hour.data.external.tar_files import names_tars
 from lit_hour.data.shards.shard_index import SHARD_PATTERN, read_index
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.io.hashing import hash_path
-from lit_hour.io.remote import is_url
+from lit_hour.io.urls import is_url
 from lit_hour.run_dir import RunDir
 
 MISSING_FOLDER = "the folder is not there"

@@ -20,6 +20,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import aiohttp
 
 from lit_hour.errors import DownloadError
+from lit_hour.io.urls import redact
 
 MAX_REDIRECTS = 5
 MAX_URL_CHARACTERS = 8192
@@ -43,11 +44,6 @@ class DownloadLimits:
     max_bytes: int
     timeout_seconds: float
     allow_private: bool = False
-
-
-def is_web_url(text: str) -> bool:
-    """Return whether a text is an http(s) URL."""
-    return text[:8].lower().startswith(("http://", "https://"))
 
 
 async def download(text: str, path: Path, limits: DownloadLimits) -> None:
@@ -161,6 +157,4 @@ def _parse(text: str) -> str:
 
 
 def _show(url: str) -> str:
-    """Return a URL without its query and user, which may be secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:MAX_SHOWN_CHARACTERS]
+    return redact(url)[:MAX_SHOWN_CHARACTERS]

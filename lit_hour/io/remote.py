@@ -18,11 +18,12 @@ from http.client import responses
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
 from lit_hour.errors import ConfigError, ShardError
+from lit_hour.io.urls import is_url, redact
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
@@ -42,33 +43,6 @@ LIBRARY_ERRORS = (
 )
 
 Result = TypeVar("Result")
-
-
-def join_url(folder: str, name: str) -> str:
-    """Return the URL of a file in a folder, with the folder's query."""
-    parts = urlsplit(folder)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
-
-
-def redact(url: str) -> str:
-    """Return a URL without user, query and fragment, which may hold secrets."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def is_url(location: str) -> bool:
-    """Return whether a location is a URL, not a path."""
-    return "://" in location
-
-
-def file_path(location: str) -> str:
-    """Return a path, or the path of a URL, without the query of a signed one."""
-    return urlsplit(location).path if is_url(location) else location
-
-
-def is_gzip(location: str) -> bool:
-    """Return whether a path or URL names a file that is compressed with gzip."""
-    return file_path(location).endswith((".gz", ".tgz"))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from fastapi import Request
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import DownloadError
-from lit_hour.io.download import DownloadLimits, download, is_web_url
+from lit_hour.io.download import DownloadLimits, download
+from lit_hour.io.hashing import hash_path
+from lit_hour.io.urls import is_web_url
 from lit_hour.server.auth import AllowedDirs
 from lit_hour.server.chat_request import MediaPart
 from lit_hour.server.data_urls import decode_data_url
@@ -162,7 +164,7 @@ class MediaLoader:
         self._videos.check_capacity()
         async with new_file(self._directory) as path:
             await self._download(part, path, self._settings.max_upload_mb * 1_000_000)
-            digest = await asyncio.to_thread(_hash_file, path)
+            digest = await asyncio.to_thread(hash_path, path)
         name = display_name(unquote(PurePosixPath(urlsplit(part.url).path).name))
         video = await self._add_file(path, name, digest)
         known = self._downloaded.items()
@@ -222,8 +224,3 @@ async def _temporary(directory: Path) -> AsyncIterator[Path]:
 def _decode(part: MediaPart, attachments: Mapping[str, bytes]) -> bytes:
     url = attachments.get(part.url)
     return decode_data_url(part.url.encode() if url is None else url, part.kind, part.field)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from lit_hour.data.questions.loading import JSON_SUFFIXES, load_records
 from lit_hour.errors import QuestionError, ShardError
 from lit_hour.io.file_kinds import HEAD_BYTES, describe_wrong_kind
-from lit_hour.io.remote import RemoteStore, file_path, is_url, redact
+from lit_hour.io.remote import RemoteStore
+from lit_hour.io.urls import file_path, is_url, redact
 from lit_hour.taxonomy import TASKS
 
 # In a cell of a table: "a pan | a plate", "62-75.5; 80-91".

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.io.remote import join_url, redact
+from lit_hour.io.urls import join_url, redact
 from tests.helpers.disk import limit_file_size
 from tests.helpers.http_server import FAST_STORE, Server, serve
 

@@ -15,7 +15,7 @@ from webdataset.shardlists import expand_urls
 from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import ShardError
-from lit_hour.io.remote import file_path, is_gzip, is_url, redact
+from lit_hour.io.urls import file_path, is_gzip, is_url, redact
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 

@@ -50,7 +50,7 @@ from lit_hour.errors import ImageError, QuestionError, ShardError, VideoError
 from lit_hour.io.file_kinds import HEAD_BYTES, describe_wrong_kind
 from lit_hour.io.file_lock import dir_lock
 from lit_hour.io.hashing import hash_path
-from lit_hour.io.remote import redact
+from lit_hour.io.urls import redact
 from lit_hour.media.image_reader import read_image
 from lit_hour.text.chat_template import count_text_bytes
 

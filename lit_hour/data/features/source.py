@@ -34,7 +34,7 @@ from lit_hour.data.shards.reader import Shards, StoredSample, open_shards
 from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
-from lit_hour.io.remote import is_url, redact
+from lit_hour.io.urls import is_url, redact
 from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.subtitles import SubtitleWarning
 from lit_hour.media.video_reader import SampledVideo

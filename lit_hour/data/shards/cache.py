@@ -27,7 +27,8 @@ from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock, is_locked
 from lit_hour.io.hashing import hash_path
 from lit_hour.io.memory_file import memory_file
-from lit_hour.io.remote import RemoteStore, is_gzip, redact
+from lit_hour.io.remote import RemoteStore
+from lit_hour.io.urls import is_gzip, redact
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DOWNLOAD_SUFFIX = ".download"

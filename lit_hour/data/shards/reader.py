@@ -43,7 +43,7 @@ from lit_hour.data.shards.tar import (
     read_raw,
 )
 from lit_hour.errors import ShardError
-from lit_hour.io.remote import is_url, join_url, redact
+from lit_hour.io.urls import is_url, join_url, redact
 from lit_hour.media.image_reader import FORMAT_SUFFIXES
 from lit_hour.types import Question, Subtitle
 

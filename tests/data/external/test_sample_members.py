@@ -11,7 +11,7 @@ import pytest
 from lit_hour.data.external import sample_members
 from lit_hour.data.external.tar_files import names_tars
 from lit_hour.errors import ShardError
-from lit_hour.io.remote import is_gzip
+from lit_hour.io.urls import is_gzip
 from tests.data.external.tars import image_bytes, open_tars, write_tar
 
 ANSWER = {"question": "What?", "answer": "That."}

@@ -16,7 +16,8 @@ from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.reader import RemoteFolder, Shards, open_shards
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock
-from lit_hour.io.remote import RemoteStore, redact
+from lit_hour.io.remote import RemoteStore
+from lit_hour.io.urls import redact
 from tests.helpers.http_server import FAST_STORE, Server, serve
 
 FORK = multiprocessing.get_context("fork")
