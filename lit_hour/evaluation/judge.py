@@ -9,7 +9,6 @@ user who has them can name a file with them, in the same form.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -135,14 +134,10 @@ class Judge:
                 "max_tokens": MAX_NEW_TOKENS,
                 "seed": seed,
             }
-            key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            answer = cache.get(key)
-            if answer is None:
-                try:
-                    answer = await clients.chat(body, key)
-                except InvalidResponseError:
-                    return None
-                await cache.add(key, answer)
+            try:
+                answer = await clients.cached_chat(body, cache)
+            except InvalidResponseError:
+                return None
             if judgment := parse_judgment(item, answer.text):
                 return judgment
         return None

@@ -8,6 +8,8 @@ invalid JSON) is never returned: the request is sent again.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import random
 import time
@@ -24,7 +26,7 @@ from openai.types.chat import ChatCompletion
 
 from lit_hour.config.videomarathon import ClientConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
-from lit_hour.videomarathon.response_cache import Response
+from lit_hour.videomarathon.response_cache import Response, ResponseCache
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"  # in the environment and not in the config, which is saved
 RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500 on
@@ -173,6 +175,20 @@ class ClientPool:
         """Close every connection."""
         for endpoint in self._endpoints:
             await endpoint.client.close()
+
+    async def cached_chat(
+        self, body: dict[str, Any], cache: ResponseCache, priority: Priority = ()
+    ) -> Response:
+        """Return the response to a request from a cache, or from a server: then it is added.
+
+        The key of both is the hash of the body. Other arguments and errors are as in `chat`.
+        """
+        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        response = cache.get(key)
+        if response is None:
+            response = await self.chat(body, key, priority)
+            await cache.add(key, response)
+        return response
 
     async def chat(self, body: dict[str, Any], key: str, priority: Priority = ()) -> Response:
         """Send a request until it is answered.

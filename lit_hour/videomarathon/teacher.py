@@ -8,7 +8,6 @@ makes it a different request.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -104,11 +103,7 @@ class Teacher:
         priority = (REQUEST_KINDS.index(request.kind), self.video_index)
         for attempt in range(self.config.max_attempts):
             body = self._body(request, attempt)
-            key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            response = self.cache.get(key)
-            if response is None:
-                response = await self.clients.chat(body, key, priority)
-                await self.cache.add(key, response)
+            response = await self.clients.cached_chat(body, self.cache, priority)
             try:
                 return parse(parse_response(response, request.schema))
             except InvalidResponseError as error:
