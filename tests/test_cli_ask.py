@@ -1,6 +1,5 @@
 """Options of `lit-hour ask`: sampling, and files that are named by URLs."""
 
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from lit_hour.cli.web_files import local_files
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.sampling_params import SamplingParams
 from lit_hour.errors import ConfigError, DownloadError, InputError, QuestionError
+from tests.helpers.http_server import run_in_thread
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -64,10 +64,8 @@ def test_files_of_urls_are_deleted_after_the_command(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode())
     handler = partial(QuietHandler, directory=str(tmp_path))
     web = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
     url = f"http://127.0.0.1:{web.server_port}"
-    try:
+    with run_in_thread(web):
         names = [f"{url}/film.mp4?x=1", "local.png", f"{url}/a%20b.png"]
         with local_files(names, allow_url=True) as (film, local, image):
             assert (film.name, local, image.name) == ("film.mp4", Path("local.png"), "a b.png")
@@ -79,7 +77,3 @@ def test_files_of_urls_are_deleted_after_the_command(tmp_path: Path) -> None:
             local_files([f"{url}/none.mp4"], allow_url=True),
         ):
             raise AssertionError("not reached")
-    finally:
-        web.shutdown()
-        thread.join()
-        web.server_close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from lit_hour.io.remote import RemoteStore
@@ -16,6 +17,8 @@ from lit_hour.io.remote import RemoteStore
 FAST_STORE = RemoteStore(
     "http://nowhere.invalid", timeout_seconds=0.3, max_attempts=3, backoff_seconds=0.01
 )
+
+AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
 
 
 class Server(ThreadingHTTPServer):
@@ -91,7 +94,14 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path) -> Iterator[Server]:
     """Serve a folder while the block runs."""
-    with Server(folder) as server:
+    with run_in_thread(Server(folder)) as server:
+        yield server
+
+
+@contextmanager
+def run_in_thread(server: AnyServer) -> Iterator[AnyServer]:
+    """Run a server while the block runs, and close it."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.helpers.http_server import run_in_thread
 
 DATA_SET, TOKEN = "me/set", "hf_secret"
 API, CONTENT = f"/api/datasets/{DATA_SET}", f"/datasets/{DATA_SET}/resolve/main/"
@@ -97,11 +98,5 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve_hub(folder: Path) -> Iterator[HubServer]:
     """Serve a folder while the block runs."""
-    with HubServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with run_in_thread(HubServer(folder)) as server:
+        yield server

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +13,9 @@ import pytest
 
 from lit_hour.errors import DownloadError
 from lit_hour.io import download as module
-from lit_hour.io.download import DownloadLimits, download, is_public_address, is_web_url
+from lit_hour.io.download import DownloadLimits, download, is_public_address
+from lit_hour.io.urls import is_web_url
+from tests.helpers.http_server import run_in_thread
 
 CONTENT = bytes(range(256)) * 40
 LIMITS = DownloadLimits(max_bytes=20_000, timeout_seconds=5.0, allow_private=True)
@@ -83,12 +84,8 @@ def web() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.paths = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with run_in_thread(server):
+        yield server
 
 
 def url_of(web: ThreadingHTTPServer, path: str, host: str = "127.0.0.1") -> str:
@@ -176,17 +173,13 @@ def test_the_address_is_checked_for_each_redirect(
     web.paths.clear()  # type: ignore[attr-defined]
     inside = ThreadingHTTPServer(("127.0.0.2", 0), Handler)
     inside.paths = []  # type: ignore[attr-defined]
-    threading.Thread(target=inside.serve_forever, daemon=True).start()
     limits = DownloadLimits(20_000, 5.0)
-    try:
+    with run_in_thread(inside):
         outer = url_of(inside, "file", "127.0.0.2")
         assert fetch(outer, tmp_path / "0", limits) == CONTENT
         with pytest.raises(DownloadError, match="not public"):
             redirect = url_of(inside, f"to/{url_of(web, 'file')}", "127.0.0.2")
             fetch(redirect, tmp_path / "1", limits)
-    finally:
-        inside.shutdown()
-        inside.server_close()
     assert web.paths == []  # type: ignore[attr-defined]
 
 

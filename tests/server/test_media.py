@@ -4,7 +4,6 @@ import base64
 import gzip
 import io
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import Pipe
@@ -24,6 +23,7 @@ from lit_hour.io import download
 from lit_hour.server import decode_worker
 from lit_hour.server.decode_worker import ResourceLimits
 from lit_hour.types import Message
+from tests.helpers.http_server import run_in_thread
 from tests.server.factories import make_clip
 from tests.server.helpers import MODEL, Response, RunningServer, run_server, wait_for
 
@@ -225,12 +225,8 @@ def web(clip: bytes) -> Iterator[ThreadingHTTPServer]:
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web.paths = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield web
-    web.shutdown()
-    thread.join()
-    web.server_close()
+    with run_in_thread(web):
+        yield web
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class LossLogger(Callback):
             return
         loss: Tensor = pl_module.step_loss  # type: ignore[assignment]  # ()
         pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the progress bar
-        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.is_global_zero:  # type: ignore[attr-defined]
+        if is_record(trainer, batch_idx) and trainer.is_global_zero:
             norm: Tensor = pl_module.step_gradient_norm  # type: ignore[assignment]  # ()
             metrics = {"train/loss": float(loss), "train/gradient_norm": float(norm)}
             trainer.logger.log_metrics(metrics, trainer.global_step - 1)  # type: ignore[union-attr]
