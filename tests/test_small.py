@@ -1,6 +1,8 @@
 """The real parts of conf/small.yaml: features, training, resume, answers, evaluation, serving."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,9 +71,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 
 
 @pytest.fixture(scope="module")
-def trained(project: ToyProject) -> ToyProject:
+def trained(project: ToyProject) -> Iterator[ToyProject]:
     project.train("straight")
-    return project
+    yield project
+    shutil.rmtree(project.run_dir("straight").path)
+
+
+@pytest.fixture
+def run_name(project: ToyProject) -> Iterator[str]:
+    """The name of a run that is removed after the test: its checkpoints take 2 to 3 GB."""
+    yield "of_one_test"
+    shutil.rmtree(project.run_dir("of_one_test").path)
 
 
 def frozen_parts() -> dict[str, Tensor]:
@@ -102,10 +112,12 @@ def test_projector_and_memaug_learn_and_the_packages_weights_stay(trained: ToyPr
         assert torch.equal(weights[name], weight), name
 
 
-def test_resumed_run_equals_one_that_was_not_interrupted(trained: ToyProject) -> None:
-    trained.train("resumed", "training.max_steps=2")
-    trained.train("resumed")
-    ends = [load_weights(trained.run_dir(name)) for name in ("straight", "resumed")]
+def test_resumed_run_equals_one_that_was_not_interrupted(
+    trained: ToyProject, run_name: str
+) -> None:
+    trained.train(run_name, "training.max_steps=2")
+    trained.train(run_name)
+    ends = [load_weights(trained.run_dir(name)) for name in ("straight", run_name)]
     assert max_abs_difference(*ends) == 0
 
 
@@ -133,7 +145,7 @@ def test_run_answers_evaluates_and_serves(
 
 
 @pytest.mark.parametrize("part", ("adapters", "language model", "vision encoder"))
-def test_other_parts_may_learn(project: ToyProject, part: str) -> None:
+def test_other_parts_may_learn(project: ToyProject, part: str, run_name: str) -> None:
     overrides = {
         "adapters": ["model.llm.lora.rank=2", "training.learning_rate.llm=0.01"],
         "language model": ["training.learning_rate.llm=0.001"],
@@ -143,9 +155,8 @@ def test_other_parts_may_learn(project: ToyProject, part: str) -> None:
             f"data.val_sources.clips.shards={project.yaml.parent}/frames",
         ],
     }[part]
-    name = part.replace(" ", "_")
-    project.train(name, *overrides, "training.max_steps=1", "training.schedule_steps=1")
-    weights, frozen = load_weights(project.run_dir(name)), frozen_parts()
+    project.train(run_name, *overrides, "training.max_steps=1", "training.schedule_steps=1")
+    weights, frozen = load_weights(project.run_dir(run_name)), frozen_parts()
     changed = {
         name
         for name, weight in frozen.items()
@@ -161,11 +172,11 @@ def test_other_parts_may_learn(project: ToyProject, part: str) -> None:
 
 
 def test_exported_run_is_imported_with_the_same_answers(
-    project: ToyProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: ToyProject, run_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["model.llm.lora.rank=4", "training.learning_rate.llm=0.01"]
-    project.train("exported", *overrides)
-    run, file = project.run_dir("exported").path, tmp_path / "small.safetensors"
+    project.train(run_name, *overrides)
+    run, file = project.run_dir(run_name).path, tmp_path / "small.safetensors"
     main(["export-small", str(run), str(file)])
     assert "8 bits" in capsys.readouterr().out
     main(["import-small", str(file), str(tmp_path / "imported")])
