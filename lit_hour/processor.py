@@ -187,7 +187,12 @@ class HourLLaVAProcessor:
         return len(ids)
 
     def tokenize(
-        self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        num_placeholders: int,
+        note: str = "",
+        timestamps_seconds: Sequence[float] = (),
     ) -> tuple[TokenizedText, ...]:
         """Tokenize conversations about the same video or images.
 
@@ -195,10 +200,15 @@ class HourLLaVAProcessor:
             conversations: about the same video or images.
             num_placeholders: as `count_placeholders` returns it.
             note: as `describe_video` returns it.
+            timestamps_seconds: of the sampled frames of a video, for `text.frame_times`.
 
         Raises:
             QuestionError: a conversation has another number of `<image>` placeholders.
         """
+        times = {
+            has_texts: self._frame_times(timestamps_seconds, 1 if has_texts else None)
+            for has_texts in {bool(conversation.frame_texts) for conversation in conversations}
+        }
         return tuple(
             tokenize_conversation(
                 self.tokenizer,
@@ -206,9 +216,29 @@ class HourLLaVAProcessor:
                 self.config,
                 num_placeholders=num_placeholders,
                 note=note,
+                frame_times=times[bool(conversation.frame_texts)],
             )
             for conversation in conversations
         )
+
+    def _frame_times(
+        self, timestamps_seconds: Sequence[float], frames_per_time: int | None = None
+    ) -> list[float]:
+        """Return the time of each group of frames that forgetting keeps; none unless in words.
+
+        The first groups have a frame more where the frames cannot be divided evenly, as
+        `choose_kept_tokens` divides their tokens.
+
+        Args:
+            timestamps_seconds: of the sampled frames.
+            frames_per_time: None for that of the settings.
+        """
+        if self.config.frame_times != "text" or not timestamps_seconds:
+            return []
+        kept = kept_timestamps(timestamps_seconds, self.memaug)
+        num_groups = num_frame_times(len(kept), frames_per_time or self.config.frames_per_time)
+        groups = torch.arange(len(kept)).tensor_split(num_groups)  # (frames of the group,) each
+        return [kept[int(group[0])] for group in groups]
 
     def answer_ids(self, answer: str) -> Tensor:
         """Tokenize an answer with the end token behind it: `(tokens,)`."""
@@ -221,13 +251,16 @@ class HourLLaVAProcessor:
             QuestionError: a conversation has another number of `<image>` placeholders than the
                 sample has images.
         """
-        visual, note = sample.visual, ""
+        visual, note, seconds = sample.visual, "", []
         if isinstance(visual, Frames | Features):
-            note = self.describe_video(
-                sample.duration_seconds, visual.timestamps.tolist(), sample.subtitles
-            )
-        num_placeholders = count_placeholders(visual)
-        texts = self.tokenize(sample.conversations, num_placeholders=num_placeholders, note=note)
+            seconds = visual.timestamps.tolist()
+            note = self.describe_video(sample.duration_seconds, seconds, sample.subtitles)
+        texts = self.tokenize(
+            sample.conversations,
+            num_placeholders=count_placeholders(visual),
+            note=note,
+            timestamps_seconds=seconds,
+        )
         return Example(sample.key, visual, texts)
 
     def collate(
@@ -272,6 +305,11 @@ def count_placeholders(visual: Visual | None) -> int:
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1
+
+
+def num_frame_times(num_kept_frames: int, frames_per_time: int) -> int:
+    """Return how many times `text.frame_times=text` puts before the kept frames of a video."""
+    return -(-num_kept_frames // frames_per_time)
 
 
 def kept_timestamps(timestamps_seconds: Sequence[float], memaug: MemAugConfig) -> list[float]:

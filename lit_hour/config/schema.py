@@ -127,6 +127,13 @@ class PackConfig:
         unit="samples",
         ge=0,
     )
+    grounding_share: float = field(
+        0.0,
+        "share of the questions with evidence that ask for its times instead: When does the video"
+        " show the answer to ...?",
+        ge=0,
+        le=1,
+    )
     timeout_seconds: float = field(
         3600.0,
         "time limit for decoding one video or image, after which it counts as failed; 0 for none",
@@ -171,6 +178,19 @@ class TextConfig:
         "own",
         "sentence before the first question about a video, with the duration and the number of"
         " frames: in the words of this project, in those of the published training, or none",
+    )
+    frame_times: Literal["off", "text", "embedding"] = field(
+        "off",
+        "time of each frame of a video: off, as published; text: words such as <12.0 s> before the"
+        " tokens of each frame that forgetting keeps, for the language model; embedding: a learned"
+        " embedding of seconds, added to the tokens of each frame before MemAug",
+    )
+    frames_per_time: int = field(
+        1,
+        "with frame_times=text: kept frames that share one time, that of the first of them; 4 needs"
+        " a quarter of the tokens",
+        unit="frames",
+        ge=1,
     )
     subtitles: Literal["off", "all", "kept"] = field(
         "off",

@@ -74,6 +74,13 @@ class SyntheticConfig:
         "open-ended questions of each task about a full story, and as many multiple-choice ones",
         ge=1,
     )
+    grounding_share: float = field(
+        0.0,
+        "share of the questions with short evidence that ask for its times instead: When does the"
+        " video show the answer to ...?",
+        ge=0,
+        le=1,
+    )
     seed: int = field(0, "seed of the stories", ge=0)
     footage: FootageConfig = field(FootageConfig, "photographs in real footage")
 

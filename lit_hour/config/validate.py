@@ -151,6 +151,12 @@ def _check_forgetting(config: Config) -> None:
             f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
             " text.subtitles=all."
         )
+    if config.text.frame_times == "text":
+        raise ConfigError(
+            "text.frame_times=text needs frames that are known before the model runs, not"
+            f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
+            " text.frame_times=embedding."
+        )
     if memaug.shard_memory:
         raise ConfigError(
             "model.memaug.shard_memory=true needs frames that are chosen without their tokens, not"

@@ -29,8 +29,9 @@ from lit_hour.data.training_samples import (
 )
 from lit_hour.errors import ShardError
 from lit_hour.media.anyres import choose_grid
-from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.processor import HourLLaVAProcessor, num_frame_times
 from lit_hour.text.chat_template import build_conversation
+from lit_hour.text.time_intervals import format_frame_time
 from lit_hour.tile_grid import letterbox_bars, shrunk_size
 from lit_hour.types import Question
 
@@ -73,12 +74,14 @@ class TemplateLengths:
         turn: of each question with its answer.
         video_note: of the sentence on a video's length.
         placeholder: of what follows the placeholder of a video or image.
+        frame_time: of the words of a frame's time, without its number.
     """
 
     conversation: int
     turn: int
     video_note: int
     placeholder: int
+    frame_time: int
 
     @classmethod
     def measure(cls, processor: HourLLaVAProcessor) -> TemplateLengths:
@@ -101,6 +104,9 @@ class TemplateLengths:
             turn=turn,
             video_note=num_tokens(1, 0, note) - one + num_digits if note else 0,
             placeholder=num_tokens(1, 1) - one - 1,
+            frame_time=len(
+                processor.tokenizer.encode(format_frame_time(0.0), add_special_tokens=False)
+            ),
         )
 
 
@@ -158,6 +164,9 @@ def _bound_entry(
     if entry.modality == "video" and has_visual:
         fixed += template.video_note
         fixed += config.text.max_subtitle_tokens if config.text.subtitles != "off" else 0
+        # as of the note: a digit is at most a token
+        num_digits = len(format_frame_time(entry.duration_seconds))
+        fixed += _num_frame_times(entry, config) * (template.frame_time + num_digits)
     bytes_before = [0, *accumulate(entry.text_bytes)]
     for conversations in split_questions(entry, config):
         lengths = []
@@ -174,10 +183,8 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
     """Return the visual tokens that forgetting keeps: exact, or of an image at most so many."""
     memaug = config.model.memaug
     if entry.modality == "video":
-        num_frames = 1 if config.video.frames == "first" else entry.num_frames
-        num_frames = max(min(num_frames, config.video.max_frames), memaug.min_frames)
         side = config.model.vision.grid
-        return num_kept_frames(num_frames, memaug) * (_bound_kept(side, side, config) + 1)
+        return _num_kept_frames(entry, config) * (_bound_kept(side, side, config) + 1)
     side = math.isqrt(TOKENS_PER_IMAGE)
     if entry.modality == "images":
         return entry.num_frames * (_bound_kept(side, side, config) + 1)
@@ -189,6 +196,20 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
     if memaug.spatial_forgetting == "uniform":
         newlines = _bound_kept(height, 1, config)
     return _bound_kept(side, side, config) + kept + newlines
+
+
+def _num_kept_frames(entry: IndexEntry, config: Config) -> int:
+    """Return the frames of a video that forgetting keeps."""
+    num_frames = 1 if config.video.frames == "first" else entry.num_frames
+    num_frames = max(min(num_frames, config.video.max_frames), config.model.memaug.min_frames)
+    return num_kept_frames(num_frames, config.model.memaug)
+
+
+def _num_frame_times(entry: IndexEntry, config: Config) -> int:
+    """Return the times in words before the kept frames of a video."""
+    if config.text.frame_times != "text":
+        return 0
+    return num_frame_times(_num_kept_frames(entry, config), config.text.frames_per_time)
 
 
 @lru_cache(maxsize=2**20)  # choosing a grid takes 50 us; many images have the same size

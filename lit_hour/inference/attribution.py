@@ -19,6 +19,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.memory_repository import with_tokens
+from lit_hour.text.time_intervals import Interval
 from lit_hour.types import Conversation, Message
 
 MAX_MOMENTS = 3
@@ -49,6 +50,12 @@ class Attribution:
 
     moments: tuple[Moment, ...]
     curve: tuple[tuple[float, float], ...]
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """The moments as `grounding_scores` takes a stated answer: the largest share first."""
+        ranked = sorted(self.moments, key=lambda moment: moment.share, reverse=True)
+        return [(moment.start_seconds, moment.end_seconds) for moment in ranked]
 
 
 def attribute_answer(

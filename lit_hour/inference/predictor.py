@@ -355,17 +355,14 @@ class VideoPredictor:
     ) -> LLMInputs:
         """Return the inputs of the LLM up to where each answer begins.
 
-        Either all conversations or none have texts between the frames.
-
         Raises:
             QuestionError: a question is too long.
         """
-        (num_texts,) = {len(conversation.frame_texts) for conversation in conversations}
-        repository = memory.repository
-        if num_texts:
-            repository = replace(repository, num_placeholders=num_texts - 1)
         texts = self.processor.tokenize(
-            conversations, num_placeholders=memory.num_placeholders, note=memory.note
+            conversations,
+            num_placeholders=memory.num_placeholders,
+            note=memory.note,
+            timestamps_seconds=memory.timestamps_seconds,
         )
         # no visual: its tokens are in the memory's repository already
         batch = self.processor.collate([Example(memory.source, None, texts)]).to(self.device)
@@ -373,7 +370,7 @@ class VideoPredictor:
         if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
             repeats = self.config.text.memaug_question_scope == "first"
             run_memaug = self.augmentations if repeats else None
-            inputs = self.model.build_inputs(batch, [repository], run_memaug=run_memaug)
+            inputs = self.model.build_inputs(batch, [memory.repository], run_memaug=run_memaug)
             if inputs.labels.shape[1] < max_tokens:
                 return left_pad_prompts(inputs)
         raise QuestionError(

@@ -26,6 +26,7 @@ def choose_kept_tokens(
     question: Tensor,
     config: MemAugConfig,
     generator: Generator | None,
+    num_placeholders: int = 1,
 ) -> list[Tensor]:
     """Choose the tokens that forgetting keeps, with the newline tokens that follow them.
 
@@ -35,9 +36,14 @@ def choose_kept_tokens(
         config: names and ratios of the methods.
         generator: on the CPU, for the random draws of training. None for the forgetting of
             validation and answers, which is the same each time.
+        num_placeholders: in a text about a video; each gets the tokens of consecutive kept frames.
+            Images have a placeholder each.
 
     Returns:
         Indices `(kept,)` in the repository for each placeholder, ascending within a grid.
+
+    Raises:
+        ValueError: the text has more placeholders than the video has kept frames.
     """
     name = config.spatial_forgetting
     if generator is None:
@@ -52,12 +58,19 @@ def choose_kept_tokens(
         indices = start + mask.flatten().nonzero().view(grid.count, -1)  # (count, kept)
         if len(repository.timestamps):
             indices = indices[kept_frames(repository, question, config)]  # (kept frames, kept)
-        kept.append(indices.flatten().to(repository.positions.device))  # (kept,)
+        kept.append(indices.to(repository.positions.device))  # (count or kept frames, kept)
         start += mask.numel()
-    if repository.num_frames and repository.num_placeholders > 1:  # one for each kept frame
-        return list(kept[0].view(repository.num_placeholders, -1))
+    if repository.num_frames:
+        (frames,) = kept  # (kept frames, kept)
+        if num_placeholders > len(frames):
+            raise ValueError(
+                f"A text with {num_placeholders} placeholders needs as many kept frames, not"
+                f" {len(frames)}."
+            )
+        return [group.flatten() for group in frames.tensor_split(num_placeholders)]  # (kept,) each
     num_grids = len(kept) // repository.num_placeholders  # of each placeholder
-    return [torch.cat(kept[first : first + num_grids]) for first in range(0, len(kept), num_grids)]
+    flat = [indices.flatten() for indices in kept]  # (kept,) each
+    return [torch.cat(flat[first : first + num_grids]) for first in range(0, len(flat), num_grids)]
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import (
     MemoryRepository,
+    add_time_embeddings,
     build_image_set_repository,
     build_tiled_image_repository,
     build_video_repository,
@@ -34,6 +35,7 @@ from lit_hour.model.multimodal_inputs import (
     merge_visual_tokens,
     pad_inputs,
 )
+from lit_hour.model.time_embedding import TimeEmbedding
 from lit_hour.model.vision_encoder import Projector, VisionEncoder
 from lit_hour.model.weights_hash import hash_weights
 from lit_hour.types import Batch, ImageSet, TiledImage, Video, Visual
@@ -67,6 +69,7 @@ class HourLLaVA(nn.Module):
         image_size: int,
         max_tokens: int,
         max_tiles: int,
+        has_time_embedding: bool = False,
     ) -> None:
         """Build the model; `from_config` does it from the settings of a run.
 
@@ -76,6 +79,7 @@ class HourLLaVA(nn.Module):
             image_size: height and width of the images to come, in pixels.
             max_tokens: longest text with its visual tokens; the end of a longer one is dropped.
             max_tiles: an image with more tokens than this many tiles have is shrunk to them.
+            has_time_embedding: add an embedding of seconds to the tokens of each frame of a video.
 
         Raises:
             ConfigError: the vision encoder takes images of another size, or the tokenizer does not
@@ -93,6 +97,7 @@ class HourLLaVA(nn.Module):
         dim = self.llm.dim
         self.projector = Projector(self.vision.dim, dim)
         self.frame_newline = nn.Parameter(init_frame_newline(dim))  # (dim,)
+        self.time_embedding = TimeEmbedding(dim) if has_time_embedding else None
         self.memaug = MemoryAugmentation(
             dim,
             self.llm.num_heads,
@@ -113,6 +118,7 @@ class HourLLaVA(nn.Module):
             image_size=config.video.image_size,
             max_tokens=config.text.max_tokens,
             max_tiles=config.image.max_tiles,
+            has_time_embedding=config.text.frame_times == "embedding",
         )
 
     def materialize(self, device: torch.device | str) -> None:
@@ -182,7 +188,10 @@ class HourLLaVA(nn.Module):
         for index, text in enumerate(texts):
             repository = repositories[text.visual_index]
             generator = None if generators is None else generators[index]
-            kept = choose_kept_tokens(repository, text.question, memaug, generator)
+            num_placeholders = max(1, len(text.segments) - 1)
+            kept = choose_kept_tokens(
+                repository, text.question, memaug, generator, num_placeholders
+            )
             queries.append(build_memaug_query(text, repository, kept))
         run_memaug = run_memaug or self.memaug
         augmented = run_memaug(queries, repositories, batch.visual_of_text)  # (visual, dim) each
@@ -214,13 +223,17 @@ class HourLLaVA(nn.Module):
         Returns:
             One repository for each visual, with tokens of width `dim`, in order.
         """
-        memaug, newline = self.config.memaug, self.frame_newline
+        memaug = self.config.memaug
         needs_tokens = memaug.temporal_forgetting in CONTENT_BASED or not memaug.use_full_memory
         is_lazy = lazy and not needs_tokens
         inputs = [self._dummy_image() if visual is None else visual for visual in visuals]
         repositories = []
         for visual, features in zip(inputs, self.vision(inputs), strict=True):
+            newline = self.frame_newline
             features = features.to(newline.dtype)  # (frames, tokens, vision_dim)
+            times = self._embed_times(visual)  # (frames, dim)
+            if times is not None and not isinstance(visual, Video):
+                newline = newline + times.sum()  # 0; so every rank has a gradient of the embedding
             if isinstance(visual, Video):
                 repository = build_video_repository(
                     features if is_lazy else self.projector(features),
@@ -228,6 +241,7 @@ class HourLLaVA(nn.Module):
                     visual.timestamps,
                     memaug.min_frames,
                     lazy_projector=self.projector if is_lazy else None,
+                    time_embeddings=times,
                 )
             elif isinstance(visual, TiledImage):
                 repository = build_tiled_image_repository(
@@ -243,9 +257,21 @@ class HourLLaVA(nn.Module):
         return repositories
 
     def encode_frames(self, video: Video) -> Tensor:
-        """Encode the frames of a video to projected tokens, `(frames, tokens, dim)`."""
+        """Encode the frames of a video to projected tokens, `(frames, tokens, dim)`.
+
+        They contain the embeddings of their times, if the model has any.
+        """
         (features,) = self.vision([video])  # (frames, tokens, vision_dim)
-        return self.projector(features.to(self.frame_newline.dtype))
+        tokens = self.projector(features.to(self.frame_newline.dtype))  # (frames, tokens, dim)
+        return add_time_embeddings(tokens, self._embed_times(video))
+
+    def _embed_times(self, visual: Visual) -> Tensor | None:
+        """Embed the times of frames: `(frames, dim)`, without frames of images; None for none."""
+        if self.time_embedding is None:
+            return None
+        if isinstance(visual, Video):
+            return self.time_embedding(visual.timestamps)
+        return self.time_embedding(self.frame_newline.new_empty(0))
 
     def with_kv_cache(self, repository: MemoryRepository) -> MemoryRepository:
         """Add the KV caches of MemAug to a repository, so that several questions share them."""
@@ -257,6 +283,8 @@ class HourLLaVA(nn.Module):
     def digest(self) -> str:
         """Return the SHA-256 of the weights that `build_repositories` depends on."""
         weights = {**self.projector.state_dict(), "frame_newline": self.frame_newline}
+        if self.time_embedding is not None:
+            weights |= self.time_embedding.state_dict(prefix="time_embedding.")
         return hash_weights(weights, self.vision.digest().encode())
 
     def _dummy_image(self) -> ImageSet:

@@ -113,12 +113,14 @@ class LazyTokens(NamedTuple):
         weight: `(dim, hidden)` of the last layer.
         bias: `(dim,)` of the last layer.
         newline: `(dim,)`, the token after each frame, which is not projected.
+        time_embeddings: `(frames, dim)`, added to the projected tokens of each frame, or None.
     """
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor
     newline: Tensor
+    time_embeddings: Tensor | None = None
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return some of the tokens: indices `(kept,)` -> `(kept, dim)`."""
@@ -127,6 +129,8 @@ class LazyTokens(NamedTuple):
         is_newline = tokens == frame_length - 1  # (kept,)
         hidden = self.hidden[frames, tokens.masked_fill(is_newline, 0)]  # (kept, hidden)
         projected = F.linear(hidden, self.weight, self.bias)  # (kept, dim)
+        if self.time_embeddings is not None:
+            projected = projected + self.time_embeddings[frames]  # (kept, dim)
         return torch.where(is_newline[:, None], self.newline.to(projected.dtype), projected)
 
     def linear(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
@@ -136,6 +140,8 @@ class LazyTokens(NamedTuple):
         fused_bias = F.linear(self.bias, weight, bias).to(bias.dtype)  # (out_features,)
         fused_weight = weight @ self.weight  # (out_features, hidden)
         outputs = F.linear(self.hidden, fused_weight, fused_bias)  # (frames, tokens, out_features)
+        if self.time_embeddings is not None:
+            outputs = outputs + F.linear(self.time_embeddings, weight)[:, None]
         newlines = F.linear(self.newline, weight, bias).expand(len(outputs), 1, -1)
         outputs = torch.cat([outputs, newlines], dim=1)  # (frames, tokens + 1, out_features)
         return outputs.flatten(0, 1).split([layer.out_features for layer in layers], dim=1)
@@ -143,6 +149,7 @@ class LazyTokens(NamedTuple):
     def dense(self) -> Tensor:
         """Return all tokens, `(tokens, dim)`."""
         projected = F.linear(self.hidden, self.weight, self.bias)  # (frames, tokens, dim)
+        projected = add_time_embeddings(projected, self.time_embeddings)
         return append_newline(projected, self.newline).flatten(0, 1)
 
 
@@ -156,8 +163,8 @@ class MemoryRepository:
         positions: `(tokens,)`, the rotary position of each token.
         grids: what the tokens are, in order.
         timestamps: `(frames,)` in seconds; empty for images.
-        num_placeholders: number of placeholders in the text that the tokens belong to; each gets an
-            equal share of the grids, or of a video one of the frames that forgetting keeps.
+        num_placeholders: of images, in the text that they belong to; each gets an equal share of
+            the grids. A text about a video chooses its own number.
         kv_caches: of each block of MemAug; empty in training. `StreamingRepository` builds them for
             videos, `HourLLaVA.with_kv_cache` for images and for videos of few frames.
     """
@@ -191,6 +198,7 @@ def build_video_repository(
     timestamps: Tensor,
     min_frames: int,
     lazy_projector: Projector | None = None,
+    time_embeddings: Tensor | None = None,
 ) -> MemoryRepository:
     """Build the repository of a video, with positions that count from 0.
 
@@ -206,6 +214,7 @@ def build_video_repository(
         min_frames: a shorter video is repeated up to this many frames; each copy of a frame has its
             own positions.
         lazy_projector: its hidden layers are applied at once, its last layer when tokens are read.
+        time_embeddings: `(frames, dim)`, added to the tokens of each frame, not to its newline.
     """
     if lazy_projector is not None:
         layers, chunks = lazy_projector.layers[:-1], tokens.split(CHECKPOINT_FRAMES)
@@ -214,17 +223,20 @@ def build_video_repository(
         else:
             hidden = [layers(chunk) for chunk in chunks]  # (chunk, tokens, hidden) each
         tokens = hidden[0] if len(hidden) == 1 else torch.cat(hidden)  # (frames, tokens, hidden)
+    else:
+        tokens = add_time_embeddings(tokens, time_embeddings)
     if len(tokens) < min_frames:
         indices = evenly_spaced_indices(len(tokens), min_frames, "linspace")
         repeated = torch.tensor(indices, device=tokens.device)  # (frames,)
         tokens, timestamps = tokens[repeated], timestamps[repeated]
+        time_embeddings = None if time_embeddings is None else time_embeddings[repeated]
     num_frames, num_tokens, _ = tokens.shape
     memory: MemoryTokens
     if lazy_projector is None:
         memory = DenseTokens(append_newline(tokens, newline).flatten(0, 1))
     else:
         last_layer: nn.Linear = lazy_projector.layers[-1]  # type: ignore[assignment]
-        memory = LazyTokens(tokens, last_layer.weight, last_layer.bias, newline)
+        memory = LazyTokens(tokens, last_layer.weight, last_layer.bias, newline, time_embeddings)
     positions = torch.arange(num_frames * (num_tokens + 1), device=tokens.device)  # (tokens,)
     side = math.isqrt(num_tokens)
     return MemoryRepository(memory, positions, (TokenGrid(num_frames, side, side),), timestamps)
@@ -294,6 +306,16 @@ def build_tiled_image_repository(
         ),
         timestamps=torch.empty(0, device=tokens.device),  # (0,)
     )
+
+
+def add_time_embeddings(tokens: Tensor, time_embeddings: Tensor | None) -> Tensor:
+    """Add the embedding of its time `(frames, dim)`, if any, to each token `(frames, tokens, dim)`.
+
+    The tokens keep their dtype.
+    """
+    if time_embeddings is None:
+        return tokens
+    return tokens + time_embeddings[:, None].to(tokens.dtype)  # (frames, tokens, dim)
 
 
 def append_newline(sequences: Tensor, newline: Tensor) -> Tensor:

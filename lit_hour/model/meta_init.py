@@ -52,6 +52,7 @@ def missing_weights(
             image_size=model.vision.image_size,
             max_tokens=model.max_tokens,
             max_tiles=model.max_tiles,
+            has_time_embedding=model.time_embedding is not None,
         )
     for name, layer in template.named_modules():
         weights = {f"{name}.{key}": one for key, one in layer.named_parameters(recurse=False)}

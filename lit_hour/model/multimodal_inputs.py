@@ -97,18 +97,19 @@ def build_memaug_query(
             f"A text with {len(text.segments) - 1} placeholders cannot hold the visual tokens of "
             f"{len(kept)}."
         )
+    gathered = repository.memory.gather(torch.cat(list(kept)))  # (visual, dim)
+    visual_tokens = gathered.to(text.embeddings.dtype).split([len(one) for one in kept])
     tokens, positions, is_visual = [], [], []
     start = torch.zeros((), dtype=torch.long, device=text.embeddings.device)  # () next position
     num_passed = torch.zeros_like(start)  # () positions of the video before this placeholder
-    for segment, indices in zip_longest(text.segments, kept):
+    for segment, indices, visual in zip_longest(text.segments, kept, visual_tokens):
         if segment is not None:
             tokens.append(text.embeddings[segment][text.question_mask[segment]])  # (question, dim)
             positions.append(start + torch.arange(len(tokens[-1]), device=start.device))
             is_visual.append(torch.zeros_like(positions[-1], dtype=torch.bool))  # (question,)
             start = start + len(tokens[-1])
         if indices is not None:
-            visual = repository.memory.gather(indices)  # (kept, dim)
-            tokens.append(visual.to(text.embeddings.dtype))
+            tokens.append(visual)  # (kept, dim)
             own = repository.positions[indices]  # (kept,)
             positions.append(start - num_passed + own)  # (kept,)
             is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)

@@ -95,9 +95,9 @@ class StreamingRepository:
         """Encode and append the next frames."""
         self._timestamps.write(video.timestamps, self.num_frames)
         content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
-        for chunk, start, end in aligned_chunks(content, self.num_frames):
-            # the encoder ignores the times, which were stored above
-            timestamps = chunk.new_zeros(len(chunk), dtype=torch.float32)  # (CHUNK_FRAMES,)
+        chunks = aligned_chunks(content, self.num_frames)
+        chunks_of_times = aligned_chunks(video.timestamps, self.num_frames)
+        for (chunk, start, end), (timestamps, *_) in zip(chunks, chunks_of_times, strict=True):
             if isinstance(video, Frames):
                 chunk_video: Video = Frames(chunk, timestamps)
             else:

@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lit_hour.config.data import resolve_num_workers
-from lit_hour.config.model import num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.plan.gpus import Cluster
-from lit_hour.plan.longest_sample import LongestSample, conversations_per_sample
+from lit_hour.plan.longest_sample import (
+    FRAME_TIME_TOKENS,
+    LongestSample,
+    conversations_per_sample,
+)
 from lit_hour.plan.memory_tracker import sent_bytes
 from lit_hour.plan.model_sizes import num_tokens
 from lit_hour.plan.step_size import micro_batches
@@ -163,9 +166,10 @@ def estimate_run(config: Config, cluster: Cluster, sample: LongestSample) -> Est
 
 def language_tokens(config: Config, sample: LongestSample) -> int:
     """Return the tokens of a sample for the language model; of an image without visual tokens."""
-    memaug, num_texts = config.model.memaug, conversations_per_sample(config)
+    num_texts = conversations_per_sample(config)
     if sample.kind == "image":
         return num_texts * sample.num_text_tokens
-    num_frames = num_kept_frames(max(sample.num_frames, memaug.min_frames), memaug)
-    num_kept = math.ceil(memaug.spatial_keep_ratio * config.model.vision.grid**2)
-    return num_texts * (num_frames * (num_kept + 1) + sample.num_text_tokens)
+    num_frames = sample.num_kept_frames(config)
+    num_kept = math.ceil(config.model.memaug.spatial_keep_ratio * config.model.vision.grid**2)
+    num_text_tokens = sample.num_text_tokens + FRAME_TIME_TOKENS * sample.num_frame_times(config)
+    return num_texts * (num_frames * (num_kept + 1) + num_text_tokens)

@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_hour.config.model import num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.processor import num_frame_times
 from lit_hour.types import (
     IGNORE_INDEX,
     IMAGE_TOKEN_INDEX,
@@ -26,6 +28,7 @@ SAMPLE_KINDS: tuple[SampleKind, ...] = ("video", "features", "image")
 HOUR_FRAMES = 3600  # the longest videos of VideoMarathon have an hour
 MIN_TEXT_TOKENS = 16
 TOKEN_ID = 1  # of all text; the values of tokens change nothing
+FRAME_TIME_TOKENS = 9  # of "<3599.0 s>" in Qwen's tokenizer, which has a token for each digit
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,20 @@ class LongestSample:
             tiles = config.image.max_grid**2
             return f"an image of {tiles} tiles, {text}"
         what = "frames" if self.kind == "video" else "frames of stored features"
+        if num_times := self.num_frame_times(config):
+            text += f", {num_times} times of {FRAME_TIME_TOKENS} tokens each"
         return f"a video of {self.num_frames} {what}, {text}"
+
+    def num_frame_times(self, config: Config) -> int:
+        """Return the times in words (`text.frame_times=text`) in each conversation."""
+        if self.kind == "image" or config.text.frame_times != "text":
+            return 0
+        return num_frame_times(self.num_kept_frames(config), config.text.frames_per_time)
+
+    def num_kept_frames(self, config: Config) -> int:
+        """Return the frames of a video that forgetting keeps."""
+        memaug = config.model.memaug
+        return num_kept_frames(max(self.num_frames, memaug.min_frames), memaug)
 
 
 def conversations_per_sample(config: Config) -> int:
@@ -98,14 +114,17 @@ def build_batch(config: Config, sample: LongestSample, model: HourLLaVA, num_sam
         num_samples: in the micro-batch.
     """
     num_texts = num_samples * conversations_per_sample(config)
-    shape = num_texts, sample.num_text_tokens
-    input_ids = torch.full(shape, TOKEN_ID)  # (texts, tokens)
-    input_ids[:, 1] = IMAGE_TOKEN_INDEX
-    half = sample.num_text_tokens // 2
+    num_times, num_learned = sample.num_frame_times(config), (sample.num_text_tokens + 1) // 2
+    header = torch.tensor([TOKEN_ID])  # (1,)
+    group = torch.tensor([*[TOKEN_ID] * FRAME_TIME_TOKENS * bool(num_times), IMAGE_TOKEN_INDEX])
+    video = group.repeat(max(1, num_times))  # (tokens,)
+    text = header.repeat(sample.num_text_tokens - 2)  # (tokens,)
+    input_ids = torch.cat([header, video, text]).repeat(num_texts, 1)  # (texts, tokens)
+    shape = input_ids.shape
     labels = input_ids.clone()  # (texts, tokens)
-    labels[:, :half] = IGNORE_INDEX
+    labels[:, :-num_learned] = IGNORE_INDEX
     question_mask = torch.zeros(shape, dtype=torch.bool)  # (texts, tokens)
-    question_mask[:, 2:half] = True
+    question_mask[:, 1 + len(video) : -num_learned] = True
     return Batch(
         keys=tuple(f"sample {index}" for index in range(num_samples)),
         visuals=tuple(_build_visual(config, sample, model) for _ in range(num_samples)),

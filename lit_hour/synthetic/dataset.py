@@ -303,10 +303,12 @@ def explain_os_error(folder: Path) -> Iterator[None]:
 
 def _describe(split: SplitPlan, settings: SyntheticConfig) -> dict[str, Any]:
     """Return what determines the videos of a split; it is recorded in its folder."""
+    share = settings.grounding_share  # recorded where there is one, as sets before it did not
     return {
         "generator_version": GENERATOR_VERSION,
         **split.made_from,
         **{name: getattr(settings, name) for name in STORY_SETTINGS},
+        **({"grounding_share": share} if share else {}),
     }
 
 

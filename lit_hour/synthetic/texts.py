@@ -20,6 +20,7 @@ from lit_hour.synthetic.preview_html import PreviewPage
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
+from lit_hour.text.grounding import with_grounding_questions
 from lit_hour.types import Question
 
 CLIP_SECONDS = 60.0  # of each caption
@@ -58,7 +59,11 @@ def write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig)
         question_file.write("[")
         for plan in plans:
             story = generate_planned_story(plan, settings)
-            questions = generate_questions(story, plan.name, tasks, settings.questions_per_task)
+            questions = with_grounding_questions(
+                generate_questions(story, plan.name, tasks, settings.questions_per_task),
+                settings.grounding_share,
+                story.duration_seconds,
+            )
             for question in questions:
                 question_file.write(",\n" if num_questions else "\n")
                 question_file.write(json.dumps(question_record(plan.name, question)))

@@ -6,6 +6,7 @@ r"""Format questions as conversations and tokenize them with the chat template o
 
 `build_conversation` formats questions; `tokenize_conversation` returns token ids, labels and
 question mask. Labels are on the answer and its <|im_end|>, or on more with `text.loss_on_template`.
+With `text.frame_times=text` the video is `<0.0 s>[frames]<4.0 s>[frames]...`, as in Qwen3-VL.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.answer_matching import label_options
+from lit_hour.text.time_intervals import format_frame_time
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import (
     IGNORE_INDEX,
@@ -30,7 +32,7 @@ from lit_hour.types import (
 )
 
 McqFormat = Literal["letter", "text"]
-SegmentKind = Literal["prompt", "answer header", "answer", "answer newline"]
+SegmentKind = Literal["prompt", "frame time", "answer header", "answer", "answer newline"]
 
 
 def build_conversation(
@@ -93,6 +95,7 @@ def tokenize_conversation(
     *,
     num_placeholders: int,
     note: str,
+    frame_times: Sequence[float] = (),
 ) -> TokenizedText:
     """Tokenize a conversation, with labels for training and the mask of what MemAug sees.
 
@@ -112,6 +115,8 @@ def tokenize_conversation(
         note: text about the video after its placeholder, as `HourLLaVAProcessor.describe_video`
             returns it; may be empty. With `text.time_sentence=published` the blanks around the
             question behind it are kept, as in the published training.
+        frame_times: seconds of each group of kept frames, whose placeholder stands after the time.
+            MemAug does not see the words, which would shift the positions of its visual tokens.
 
     Raises:
         QuestionError: the messages place images, but not as many as there are.
@@ -126,7 +131,9 @@ def tokenize_conversation(
     labels: list[int] = []
     question_mask: list[bool] = []
     keeps_blanks = bool(note) and settings.time_sentence == "published"
-    for segment in _segments(tokenizer, conversation, num_placeholders, note, keeps_blanks):
+    for segment in _segments(
+        tokenizer, conversation, num_placeholders, note, keeps_blanks, frame_times
+    ):
         in_question = segment.kind in ("prompt", "answer header") and (
             segment.turn <= 1 or settings.memaug_question_scope == "all"
         )
@@ -162,6 +169,7 @@ def _segments(
     num_placeholders: int,
     note: str,
     keeps_blanks: bool,
+    frame_times: Sequence[float],
 ) -> Iterator[_Segment]:
     """Iterate over the segments of a conversation.
 
@@ -185,8 +193,10 @@ def _segments(
         turn += is_user
         ids = header
         if is_user and turn == 1:
-            if conversation.frame_texts:
-                ids = ids + _tokenize_frames(tokenizer, conversation.frame_texts, newline)
+            if conversation.frame_texts or frame_times:
+                yield _Segment("prompt", turn, header)
+                yield from _frame_segments(tokenizer, conversation.frame_texts, frame_times)
+                ids = []
             elif not has_image_tokens:
                 ids = ids + [IMAGE_TOKEN_INDEX, *newline] * num_placeholders
             if keeps_blanks:
@@ -203,21 +213,31 @@ def _segments(
         yield _Segment("answer", turn, prefix)
 
 
-def _tokenize_frames(
-    tokenizer: Tokenizer, frame_texts: Sequence[str], newline: list[int]
-) -> list[int]:
-    """Return a placeholder for each frame, with the texts between them on lines of their own."""
-    ids: list[int] = []
-    for index, text in enumerate(frame_texts):
-        if text:
-            is_line_open = ids[-1:] == [IMAGE_TOKEN_INDEX]
-            ids += [
-                *(newline if is_line_open else []),
-                *_tokenize_untrusted(tokenizer, f"{text}\n"),
-            ]
-        if index + 1 < len(frame_texts):
-            ids.append(IMAGE_TOKEN_INDEX)
-    return ids + newline if ids[-1:] == [IMAGE_TOKEN_INDEX] else ids
+def _frame_segments(
+    tokenizer: Tokenizer, frame_texts: Sequence[str], frame_times: Sequence[float]
+) -> Iterator[_Segment]:
+    """Iterate over the placeholders of a video, with texts on lines of their own, and times.
+
+    Args:
+        tokenizer: of the language model.
+        frame_texts: before each placeholder and behind the last; may be empty without times.
+        frame_times: seconds, directly before each placeholder; may be empty with texts.
+    """
+    newline, is_line_open = _tokenize(tokenizer, "\n"), False
+    num_placeholders = len(frame_times) or len(frame_texts) - 1
+    for index in range(num_placeholders + 1):
+        if frame_texts and frame_texts[index]:
+            line = _tokenize_untrusted(tokenizer, f"{frame_texts[index]}\n")
+            yield _Segment("prompt", 1, newline + line if is_line_open else line)
+            is_line_open = False
+        if index < num_placeholders:
+            if frame_times:
+                words = format_frame_time(frame_times[index])
+                yield _Segment("frame time", 1, _tokenize(tokenizer, words))
+            yield _Segment("prompt", 1, [IMAGE_TOKEN_INDEX])
+            is_line_open = True
+    if is_line_open:
+        yield _Segment("prompt", 1, newline)
 
 
 def _has_image_tokens(messages: Sequence[Message], num_placeholders: int) -> bool:

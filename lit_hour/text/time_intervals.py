@@ -52,6 +52,14 @@ def format_intervals(intervals: Iterable[Interval]) -> str:
     return ", ".join(f"{start:.1f} s to {end:.1f} s" for start, end in intervals)
 
 
+def format_frame_time(seconds: float) -> str:
+    """Return the words before the frames of a time, in the tenths of `format_intervals`.
+
+    Source: Qwen3-VL, which writes "<12.0 seconds>".
+    """
+    return f"<{seconds:.1f} s>"
+
+
 def true_intervals(answer: str) -> list[Interval]:
     """Return the intervals of a true answer in the strict format; none if it is another text."""
     return parse_intervals(answer) if _STRICT.fullmatch(answer.strip()) else []
@@ -90,7 +98,7 @@ def interval_iou(first: Sequence[Interval], second: Sequence[Interval]) -> float
 
     Overlapping intervals of a set count once. 0 if both are empty.
     """
-    one, other = _merge(first), _merge(second)
+    one, other = merge_intervals(first), merge_intervals(second)
     shared = sum(
         max(0.0, min(end, other_end) - max(start, other_start))
         for start, end in one
@@ -142,7 +150,7 @@ def _parse_time(text: str, unit: str | None) -> float:
     return float(text) * _UNITS[unit or "s"]
 
 
-def _merge(intervals: Sequence[Interval]) -> list[Interval]:
+def merge_intervals(intervals: Sequence[Interval]) -> list[Interval]:
     """Return disjoint intervals that cover the same time."""
     merged: list[Interval] = []
     for start, end in sorted(intervals):

@@ -24,10 +24,11 @@ FUSED_DEVICES = ("cuda",)
 
 def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
     """Return the parameters of each part with its own learning rate; of a LoRA LLM the adapters."""
+    time_embedding = [] if model.time_embedding is None else [model.time_embedding.weight]
     return {
         "vision": list(model.vision.parameters()),
         "projector": [*model.projector.parameters(), model.frame_newline],
-        "memaug": list(model.memaug.parameters()),
+        "memaug": [*model.memaug.parameters(), *time_embedding],
         "llm": model.llm.trainable_parameters(),
     }
 

@@ -27,10 +27,16 @@ from lit_hour.weights.hf_config import (
     read_published_config,
     settings_from_hf,
 )
-from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict, open_published
+from lit_hour.weights.hf_folder import (
+    MetaTensors,
+    drop_tied_output,
+    meta_state_dict,
+    open_published,
+)
 from lit_hour.weights.name_map import (
     EMBEDDING,
     PUBLISHED_TOWER,
+    TIME_EMBEDDING,
     merge_adapters,
     to_hf,
 )
@@ -119,20 +125,22 @@ def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> Conversi
         settings_from_hf(published, names_tower), str(published.file), overrides
     )
     check_tokenizer(published, len(load_tokenizer(source)))
-    opened = open_published(published, config, meta_state_dict(config, num_tokens=0))
-    with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
+    meta = meta_state_dict(config, num_tokens=0)
+    opened = open_published(published, config, meta)
+    weights = opened.weights.merge(_zero_time_embedding(source, meta))
+    with complete_or_absent(target, weights.num_bytes) as unfinished:
         run = RunDir(unfinished)
         checkpoint = run.checkpoints / CONVERTED
         checkpoint.mkdir(parents=True)
-        write_weights(checkpoint, opened.weights.tensors())
+        write_weights(checkpoint, weights.tensors())
         copy_tokenizer(source, run.tokenizer)
         save_config(config, checkpoint.with_suffix(".yaml"))
         save_config(config, run.config)
     notes = [f"unused weights: {', '.join(opened.unused)}"] if opened.unused else []
     return ConversionReport(
         target,
-        len(opened.weights.meta_tensors),
-        opened.weights.num_bytes,
+        len(weights.meta_tensors),
+        weights.num_bytes,
         tuple(notes),
         (
             ("lit-hour", "ask", "--run", str(target), "VIDEO.mp4", "QUESTION"),
@@ -147,6 +155,11 @@ def _run_to_hf(
     run = RunDir(source)
     file = run.checkpoint(checkpoint)
     config = load_config(file.with_suffix(".yaml"), overrides)
+    if config.text.frame_times == "embedding":
+        raise WeightsError(
+            f"{file} was trained with text.frame_times=embedding, and the published model has no"
+            " embedding of times. Convert a run with text.frame_times=off or text."
+        )
     tokenizer = load_tokenizer(run.tokenizer)
     stored = open_weights(file)
     check_state_dict(
@@ -184,6 +197,18 @@ def _run_to_hf(
     back = ("lit-hour", "convert", str(target), "RUN", *tower)
     return ConversionReport(
         target, len(weights.meta_tensors), weights.num_bytes, tuple(notes), (back,)
+    )
+
+
+def _zero_time_embedding(source: Path, meta: MetaTensors) -> StoredWeights:
+    """Return a new embedding of times for a model that has one; no weights for another."""
+    zeros = {
+        name: torch.zeros(weight.shape)
+        for name, weight in meta.items()
+        if name.startswith(TIME_EMBEDDING)
+    }
+    return StoredWeights(
+        source, {name: weight.to("meta") for name, weight in zeros.items()}, zeros.__getitem__
     )
 
 

@@ -72,6 +72,7 @@ UNLIMITED_FRAMES = 1_000_000  # eleven days; the published code has no limit
 HARD_CODED = {  # constants of the published code, independent of config.json
     "text.memaug_question_scope": "all",
     "text.time_sentence": "published",
+    "text.frame_times": "off",
     "video.sampling": "published",
     "model.vision.layer": -2,
     "model.vision.grid": 8,

@@ -28,6 +28,7 @@ from lit_hour.weights.name_map import (
     PUBLISHED_MEMAUG,
     PUBLISHED_OUTPUT_LAYER,
     PUBLISHED_TOWER,
+    TIME_EMBEDDING,
     TOWER,
     from_hf,
     hf_meta_tensors,
@@ -90,7 +91,11 @@ def open_published(
     stored = open_gguf_weights(folder) if folder.suffix == GGUF else open_weights(folder)
     if config.model.llm.tie_word_embeddings:
         _check_tied_output(stored)
-    wanted = drop_tied_output(meta_tensors, config)
+    wanted = {
+        name: meta
+        for name, meta in drop_tied_output(meta_tensors, config).items()
+        if not name.startswith(TIME_EMBEDDING)
+    }
     has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
     has_memory = any(name.startswith(PUBLISHED_MEMAUG) for name in stored.meta_tensors)
     num_layers = num_tower_layers(meta_tensors)

@@ -13,6 +13,7 @@ and LLaVA-OneVision have subsets of these names:
         self_attention.{query,key,value}       self_attn.Wqkv        (concatenated)
         cross_attention.{key,value}            cross_attn.Wkv        (concatenated)
     vision.tower.*                         model.vision_tower.vision_tower.vision_model.*
+    time_embedding.weight                  none: of text.frame_times=embedding (TIME_EMBEDDING)
 
 open_clip builds its SigLIP towers with timm; after `vision.tower.` and `vision_model.`:
 
@@ -45,6 +46,7 @@ from lit_hour.weights.reader import StoredWeights
 
 TOWER, PUBLISHED_TOWER = "vision.tower.", "model.vision_tower.vision_tower.vision_model."
 MEMAUG, PUBLISHED_MEMAUG = "memaug.", "model.vision_resampler."
+TIME_EMBEDDING = "time_embedding."  # no published model has one; a new one is zero
 PUBLISHED_OUTPUT_LAYER = "lm_head.weight"
 PUBLISHED_EMBEDDING = "model.embed_tokens.weight"
 EMBEDDING = "llm.network.model.embed_tokens.weight"

@@ -41,6 +41,7 @@ from lit_hour.weights.hf_folder import (
 )
 from lit_hour.weights.name_map import (
     MEMAUG,
+    TIME_EMBEDDING,
     merge_adapters,
     plain_name,
 )
@@ -186,11 +187,9 @@ def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
     log.info("Weights: %d loaded from %s", len(opened.weights.meta_tensors), opened.weights.path)
     if opened.unused:
         log.info("Unused weights: %s", ", ".join(opened.unused))
+    new = meta_tensors.keys() - opened.weights.meta_tensors.keys() - {OUTPUT_LAYER}
     random = sorted(
-        {
-            plain.partition(".")[0]
-            for plain in meta_tensors.keys() - opened.weights.meta_tensors.keys() - {OUTPUT_LAYER}
-        }
+        {plain.partition(".")[0] for plain in new if not plain.startswith(TIME_EMBEDDING)}
     )
     if random:
         log.info("Randomly initialized: %s", ", ".join(random))
@@ -287,13 +286,19 @@ def _open_run(run: RunDir, config: Config, meta_tensors: MetaTensors) -> Pretrai
             f" Remove model.vision.weights={config.model.vision.weights}."
         )
     file = _initial_checkpoint(run.path)
-    before = load_config(file.with_suffix(".yaml")).model
+    settings = load_config(file.with_suffix(".yaml"))
+    before = settings.model
     stored = merge_adapters(open_weights(file), before.llm.lora)
     is_tied, begins_memory = optional_weights(config), not before.memaug.num_layers
+    begins_times = settings.text.frame_times != "embedding"
     check_state_dict(
         meta_tensors,
         stored.meta_tensors,
         f"training.init_from={run.path}: {file}",
-        optional=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMAUG)),
+        optional=lambda name: (
+            is_tied(name)
+            or (begins_memory and name.startswith(MEMAUG))
+            or (begins_times and name.startswith(TIME_EMBEDDING))
+        ),
     )
     return PretrainedWeights(stored)

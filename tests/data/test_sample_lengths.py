@@ -197,7 +197,7 @@ def test_older_shards_are_read_but_have_no_lengths(frame_shards: Path, tmp_path:
     with pytest.raises(
         ShardError, match=r"000000.*video.*lacks text_bytes or size_pixels.*Pack again"
     ):
-        bound_sample_lengths(shards, Config(), TemplateLengths(1, 1, 1, 1))
+        bound_sample_lengths(shards, Config(), TemplateLengths(1, 1, 1, 1, 1))
 
 
 def test_long_samples_are_counted_and_the_longest_is_named(
@@ -209,9 +209,35 @@ def test_long_samples_are_counted_and_the_longest_is_named(
 
     def describe(budget: int) -> str:
         config = replace(Config(), data=replace(Config().data, tokens_per_batch=budget))
-        lengths = bound_sample_lengths(shards, config, TemplateLengths(10, 5, 0, 1))
+        lengths = bound_sample_lengths(shards, config, TemplateLengths(10, 5, 0, 1, 0))
         return describe_long_samples(shards, lengths, config)
 
     assert describe(10**6) == ""
     assert describe(500).startswith("2 of 4 samples of ")
     assert "000001.tar: text 'record_00000004', has up to 22" in describe(500)
+
+
+@pytest.mark.parametrize("frames_per_time", [1, 3])
+def test_times_of_frames_are_bounded(frame_shards: Path, frames_per_time: int) -> None:
+    text = replace(Config().text, frame_times="text", frames_per_time=frames_per_time)
+    config = replace(Config(), text=text)
+    processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), text, config.model.memaug)
+    template, shards = TemplateLengths.measure(processor), open_shards(frame_shards)
+    lengths = bound_sample_lengths(shards, config, template)
+    plain = bound_sample_lengths(shards, replace(config, text=Config().text), template)
+    assert len(shards.entries) == 5 and len(lengths.longest) >= 5
+    number = 0
+    for shard, num_samples in enumerate(samples_per_shard(shards, config)):
+        for sample in range(num_samples):
+            entry, _ = locate_sample(shards, shard, sample, config)
+            seconds = shards.read(entry).timestamps_seconds
+            prompt = processor.build_prompt("When?")
+            (timed,), (untimed,) = (
+                processor.tokenize([prompt], num_placeholders=1, timestamps_seconds=times)
+                for times in (seconds, ())
+            )
+            num_groups = -(-32 // frames_per_time)  # a quarter of the 128 repeated frames
+            num_words = len(timed.input_ids) - len(untimed.input_ids) - (num_groups - 1)
+            bound = lengths.longest[number] - plain.longest[number]
+            assert 7 * num_groups <= num_words <= bound <= 3 * num_words
+            number += 1

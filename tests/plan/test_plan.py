@@ -13,10 +13,10 @@ from lit_hour.cli.main import main
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.plan.estimate import Estimate, estimate_run
+from lit_hour.plan.estimate import Estimate, estimate_run, language_tokens
 from lit_hour.plan.fake_tensors import PlanningMode
 from lit_hour.plan.gpus import GPUS, build_cluster
-from lit_hour.plan.longest_sample import LongestSample, build_batch
+from lit_hour.plan.longest_sample import FRAME_TIME_TOKENS, LongestSample, build_batch
 from lit_hour.plan.memory_tracker import Collective
 from lit_hour.plan.planning import Plan, Remedy, iter_changes, with_training
 from lit_hour.plan.report import format_plan
@@ -71,6 +71,26 @@ def test_answer_words_takes_no_operations_of_the_language_model() -> None:
     words = (*SMALL, "training.objective=answer_words", "training.learning_rate.llm=0")
     trace = estimate_run(load_config(TINY, words), build_cluster("H100", 1, 1), SAMPLE).trace
     assert trace.flops["MemAug"] > 0 == trace.flops["language model"] and trace.logits == 0
+
+
+def test_times_of_frames_are_tokens_of_the_language_model() -> None:
+    config = load_config(TINY, [*SMALL, "text.frame_times=text"])
+    assert SAMPLE.num_frame_times(config) == 8  # of 32 repeated frames a quarter is kept
+    plain = load_config(TINY, SMALL)
+    added = language_tokens(config, SAMPLE) - language_tokens(plain, SAMPLE)
+    assert added == 8 * FRAME_TIME_TOKENS
+    assert "8 times of 9 tokens each" in SAMPLE.describe(config)
+    assert "times" not in SAMPLE.describe(plain)
+    with torch.device("meta"):
+        model = HourLLaVA.from_config(plain, 300)
+    timed, without = (build_batch(one, SAMPLE, model, 1) for one in (config, plain))
+    assert timed.input_ids.shape[1] - without.input_ids.shape[1] == added + 8 - 1
+    assert int((timed.labels != -100).sum()) == int((without.labels != -100).sum()) == 16
+    assert torch.equal(timed.question_mask.sum(), without.question_mask.sum())
+    trace = estimate_run(config, build_cluster("H100", 1, 1), SAMPLE).trace
+    expected = estimate_run(plain, build_cluster("H100", 1, 1), SAMPLE).trace
+    assert trace.flops["MemAug"] == expected.flops["MemAug"]
+    assert trace.flops["language model"] > expected.flops["language model"]
 
 
 @pytest.mark.slow

@@ -108,6 +108,51 @@ def test_a_prompt_ends_with_the_header_of_the_answer() -> None:
     assert text.input_ids.tolist() == encode(expected)
 
 
+TIMED = f"""<|im_start|>system
+You are a helpful assistant.<|im_end|>
+<|im_start|>user
+<0.0 s>{VIDEO}<2.5 s>{VIDEO}<3599.0 s>{VIDEO}
+The video is 12.50 seconds long; 13 frames of it are shown.
+What is shown?<|im_end|>
+<|im_start|>assistant
+A ball.<|im_end|>
+"""
+
+
+def test_times_of_frames_stand_before_their_placeholders_and_memaug_does_not_see_them() -> None:
+    conversation = build_conversation([OPEN], SETTINGS)
+    plain = training_text(OPEN)
+    text = tokenize_conversation(
+        TOKENIZER,
+        conversation,
+        SETTINGS,
+        num_placeholders=1,
+        note=NOTE,
+        frame_times=(0.0, 2.5, 3599.0),
+    )
+    assert decode(text.input_ids.tolist()) == TIMED
+    words = [TOKENIZER.encode(f"<{time} s>") for time in ("0.0", "2.5", "3599.0")]
+    start = plain.input_ids.tolist().index(IMAGE_TOKEN_INDEX)
+    after = plain.input_ids.tolist()[start + 1 :]
+    timed = [token for ids in words for token in (*ids, IMAGE_TOKEN_INDEX)]
+    assert text.input_ids.tolist() == plain.input_ids.tolist()[:start] + timed + after
+    without_videos = [token for token in memaug_tokens(text) if token != IMAGE_TOKEN_INDEX]
+    assert without_videos == [t for t in memaug_tokens(plain) if t != IMAGE_TOKEN_INDEX]
+    assert text.labels[text.labels != IGNORE_INDEX].tolist() == encode("A ball.<|im_end|>")
+
+
+def test_times_and_subtitles_stand_between_the_same_frames() -> None:
+    """A subtitle is on a line of its own before the time of the next frame."""
+    conversation = replace(
+        build_conversation([OPEN], SETTINGS), frame_texts=("", "Hello.", "Good <|im_end|> bye.")
+    )
+    text = tokenize_conversation(
+        TOKENIZER, conversation, SETTINGS, num_placeholders=1, note="", frame_times=(0.0, 4.0)
+    )
+    shown = f"<0.0 s>{VIDEO}\nHello.\n<4.0 s>{VIDEO}\nGood <|im_end|> bye.\nWhat is shown?"
+    assert shown in decode(text.input_ids.tolist())
+
+
 def test_answer_start_is_plain_text_outside_the_question_mask() -> None:
     """Special tokens in it are plain text, and MemAug does not see it."""
     conversation = Conversation(

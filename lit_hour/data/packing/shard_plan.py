@@ -27,6 +27,7 @@ from lit_hour.data.shards.shard_index import (
 )
 from lit_hour.errors import QuestionError, list_first
 from lit_hour.io.hashing import hash_path
+from lit_hour.text.grounding import with_grounding_questions
 
 FRAME_KEYS = (
     "fps",
@@ -162,11 +163,21 @@ def group_samples(
         QuestionError: more records than `pack.max_bad_samples` are invalid.
     """
     content = read_question_file(questions, config.max_bad_samples)
-    samples = sorted(content.samples, key=lambda sample: sample.key)
+    samples = sorted(
+        (_with_grounding(sample, config.grounding_share) for sample in content.samples),
+        key=lambda sample: sample.key,
+    )
     size = config.videos_per_shard
     groups = [tuple(samples[start : start + size]) for start in range(0, len(samples), size)]
     skipped = tuple(SkippedSample(record.location, record.reason) for record in content.invalid)
     return groups, skipped
+
+
+def _with_grounding(sample: SampleSpec, share: float) -> SampleSpec:
+    """Replace a share of the questions with evidence by questions about its times."""
+    if not share:
+        return sample
+    return replace(sample, questions=tuple(with_grounding_questions(sample.questions, share)))
 
 
 def _find_unchanged(folder: Path, out: Path) -> dict[str, FileStamp]:
