@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_hour.config.model import MemAugConfig, num_kept_frames
+from lit_hour.config.model import MemAugConfig, num_frame_times, num_kept_frames
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import evenly_spaced_indices
@@ -305,11 +305,6 @@ def count_placeholders(visual: Visual | None) -> int:
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1
-
-
-def num_frame_times(num_kept_frames: int, frames_per_time: int) -> int:
-    """Return how many times `text.frame_times=text` puts before the kept frames of a video."""
-    return -(-num_kept_frames // frames_per_time)
 
 
 def kept_timestamps(timestamps_seconds: Sequence[float], memaug: MemAugConfig) -> list[float]:

@@ -159,3 +159,8 @@ def num_kept_frames(num_frames: int, config: MemAugConfig) -> int:
         return num_frames
     share = math.floor(num_frames * config.temporal_keep_ratio + 1e-9)  # a ratio of 1/3 is rounded
     return min(config.max_kept_frames, max(1, share))
+
+
+def num_frame_times(num_kept: int, frames_per_time: int) -> int:
+    """Return how many times `text.frame_times=text` puts before the kept frames of a video."""
+    return -(-num_kept // frames_per_time)

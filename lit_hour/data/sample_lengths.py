@@ -15,7 +15,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from lit_hour.config.model import num_kept_frames
+from lit_hour.config.model import num_frame_times, num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.data.sample_order import IntArray
 from lit_hour.data.shards.reader import Shards
@@ -29,7 +29,7 @@ from lit_hour.data.training_samples import (
 )
 from lit_hour.errors import ShardError
 from lit_hour.media.anyres import choose_grid
-from lit_hour.processor import HourLLaVAProcessor, num_frame_times
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.time_intervals import format_frame_time
 from lit_hour.tile_grid import letterbox_bars, shrunk_size

@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_hour.config.model import num_kept_frames
+from lit_hour.config.model import num_frame_times, num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.processor import num_frame_times
 from lit_hour.types import (
     IGNORE_INDEX,
     IMAGE_TOKEN_INDEX,
