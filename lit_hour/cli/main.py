@@ -13,7 +13,13 @@ import warnings
 from collections.abc import Sequence
 
 from lit_hour import __version__
-from lit_hour.cli import data_commands, plan_commands, question_commands, run_commands
+from lit_hour.cli import (
+    data_commands,
+    plan_commands,
+    question_commands,
+    run_commands,
+    video_commands,
+)
 from lit_hour.errors import InputError
 
 PROG = "lit-hour"
@@ -29,6 +35,7 @@ COMMANDS = {
     **question_commands.COMMANDS,
     **plan_commands.COMMANDS,
     **run_commands.COMMANDS,
+    **video_commands.COMMANDS,
 }
 
 

@@ -35,7 +35,12 @@ from lit_hour.data.features.format import (
 from lit_hour.errors import MemoryFileError
 from lit_hour.inference.precision import precision_name
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder, digest_files
+from lit_hour.inference.video_memory import (
+    MEMORY_SUFFIX,
+    VideoMemory,
+    VideoMemoryBuilder,
+    digest_files,
+)
 from lit_hour.io.atomic import atomic_path
 from lit_hour.io.out_of_memory import is_out_of_memory
 from lit_hour.io.quantize import dequantize_int8, quantize_int8
@@ -71,6 +76,19 @@ class MemoryMetadata:
     config: dict[str, Any]
     weights_digest: str
     subtitles: list[tuple[float, float, str]] = field(default_factory=list)
+
+
+def check_memory_name(path: Path) -> None:
+    """Check the name of a file to save a memory in.
+
+    Raises:
+        MemoryFileError: it has another suffix, by which `ask` would not know it.
+    """
+    if path.suffix != MEMORY_SUFFIX:
+        raise MemoryFileError(
+            f"{path} is not the name of a memory. Give a file that ends in {MEMORY_SUFFIX}, such as"
+            f" film{MEMORY_SUFFIX}."
+        )
 
 
 def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> None:

@@ -25,7 +25,7 @@ class _PerThread(threading.local):
 class FrameConverter:
     """Makes frames upright RGB tensors of one size; may be called in several threads."""
 
-    def __init__(self, path: Path, image_size: int) -> None:
+    def __init__(self, path: str | Path, image_size: int) -> None:
         """Create a converter for the frames of one file.
 
         Args:

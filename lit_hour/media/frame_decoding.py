@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -33,11 +33,7 @@ class Damage:
 def decode_frames(
     container: InputContainer, stream: VideoStream, repair: TimestampRepair, damage: Damage
 ) -> Iterator[tuple[VideoFrame, int]]:
-    """Yield every frame in the order of display with its start, in units of the time base.
-
-    A packet that cannot be decoded costs its own frame. With several threads it may cost the frames
-    that are being decoded, too. Starts never fall: a frame whose timestamp is missing or earlier
-    than that of the frame before it follows that frame.
+    """Yield every frame of a file in the order of display with its start; see `decode_packets`.
 
     Args:
         container: the open file.
@@ -45,17 +41,35 @@ def decode_frames(
         repair: of the stream.
         damage: updated while frames are decoded.
     """
+    return decode_packets(read_packets(container, stream, repair), stream, repair, damage)
+
+
+def decode_packets(
+    packets: Iterable[VideoPacket], stream: VideoStream, repair: TimestampRepair, damage: Damage
+) -> Iterator[tuple[VideoFrame, int]]:
+    """Yield every frame in the order of display with its start, in units of the time base.
+
+    A packet that cannot be decoded costs its own frame. With several threads it may cost the frames
+    that are being decoded, too. Starts never fall: a frame whose timestamp is missing or earlier
+    than that of the frame before it follows that frame.
+
+    Args:
+        packets: of the stream, with repaired timestamps.
+        stream: its decoder not yet open.
+        repair: of the stream.
+        damage: updated while frames are decoded.
+    """
     clock = _FrameClock(repair)
     context = stream.codec_context
-    packets: Iterator[VideoPacket | None] = chain(read_packets(container, stream, repair), (None,))
+    remaining: Iterator[VideoPacket | None] = chain(packets, (None,))
     while True:
         try:
-            packet = next(packets)
+            packet = next(remaining)
         except StopIteration:
             return
         except av.FFmpegError:
             damage.num_packets, damage.is_at_end = damage.num_packets + 1, True
-            packets = iter((None,))  # the container cannot be read further
+            remaining = iter((None,))  # the container cannot be read further
             continue
         try:
             frames = context.decode(packet)

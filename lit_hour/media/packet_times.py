@@ -31,8 +31,8 @@ MAX_EQUAL_TIMES = 4  # packets of one frame: two fields, or a hidden and a shown
 MAX_REORDERED = 34  # packets; see `packet_filter`
 DEFAULT_FRAME_RATE = 25  # FFmpeg's for streams that do not say theirs
 # FFmpeg guesses their presentation times: they store one time for each packet, in stored order.
-_UNTIMED_CONTAINERS = ("avi", "asf", "gxf")
-_NO_TIMESTAMPS = 0x80  # FFmpeg's flag AVFMT_NOTIMESTAMPS of formats such as raw H.264
+UNTIMED_CONTAINERS = ("avi", "asf", "gxf")
+NO_TIMESTAMPS = 0x80  # FFmpeg's flag AVFMT_NOTIMESTAMPS of formats such as raw H.264
 _NONE = -(2**63)
 _OGG_HEADERS = (b"OVP80", b"\x80theora", b"\x81theora", b"\x82theora")
 
@@ -91,7 +91,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     fault, is_corrupt, end_bytes = "", False, 0
     try:
         for packet in container.demux(stream):
-            if _holds_frame(packet, container.format):
+            if holds_frame(packet, container.format):
                 pts.append(_NONE if packet.pts is None else packet.pts)
                 dts.append(_NONE if packet.dts is None else packet.dts)
                 durations.append(packet.duration or 0)
@@ -166,9 +166,9 @@ def _analyze(
 
 def _choose_source(pts: Ticks, dts: Ticks, container_format: ContainerFormat) -> TimeSource:
     has_pts, has_dts = pts != _NONE, dts != _NONE
-    is_timed = container_format.name not in _UNTIMED_CONTAINERS and has_pts.mean() > 0.5
+    is_timed = container_format.name not in UNTIMED_CONTAINERS and has_pts.mean() > 0.5
     times = pts[has_pts] if is_timed else dts[has_dts]
-    if container_format.flags & _NO_TIMESTAMPS or _stand_still(times):
+    if container_format.flags & NO_TIMESTAMPS or _stand_still(times):
         return TimeSource.COUNT
     return TimeSource.PRESENTATION if is_timed else TimeSource.DECODING
 
@@ -202,7 +202,7 @@ def _find_restarts(
     return [int(number) for number in numbers[1:][is_restart]]
 
 
-def _holds_frame(packet: VideoPacket, container_format: ContainerFormat) -> bool:
+def holds_frame(packet: VideoPacket, container_format: ContainerFormat) -> bool:
     """Return whether a packet is not empty, nor a header at the start of a joined ogg."""
     if container_format.name != "ogg":
         return packet.size > 0
@@ -220,7 +220,7 @@ def read_packets(
     restarts, offset, count_ticks = dict(repair.restarts), 0, 0
     number = 0
     for packet in container.demux(stream):
-        if not _holds_frame(packet, container.format):
+        if not holds_frame(packet, container.format):
             continue
         offset = restarts.get(number, offset)
         number += 1

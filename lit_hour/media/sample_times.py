@@ -42,6 +42,27 @@ def sample_timestamps(
     return [index * duration_seconds / num_frames for index in range(num_frames)]
 
 
+def continued_timestamps(start_seconds: float, duration_seconds: float, fps: float) -> list[float]:
+    """Return the times at which a part that continues a video is sampled.
+
+    They are the multiples of `1 / fps` in the whole video, so that a video in parts gets the frames
+    of the video in one piece.
+
+    Args:
+        start_seconds: duration of the video before the part.
+        duration_seconds: of the part.
+        fps: sampling rate in frames per second.
+
+    Returns:
+        Seconds from the start of the part, in order.
+    """
+    first = math.ceil(start_seconds * fps)
+    while first and (first - 1) / fps >= start_seconds:  # the product may be rounded
+        first -= 1
+    after = (max(number / fps - start_seconds, 0.0) for number in count(first))
+    return list(takewhile(lambda seconds: seconds < duration_seconds, after))
+
+
 def count_timestamps(duration_seconds: float, fps: float, min_frames: int, max_frames: int) -> int:
     """Return the length of `sample_timestamps`, without making the list."""
     if duration_seconds * fps > max_frames + 1:

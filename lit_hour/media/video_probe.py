@@ -42,12 +42,12 @@ MAX_REORDERED_FRAMES = 32  # decoded to find out whether presentation times are 
 
 # Containers of video. Nothing that opens other files or the network by itself, such as playlists
 # and image sequences.
-_FORMATS = (
+VIDEO_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,gif,mxf,ivf,h264"
     ",hevc,vvc,obu,m4v,mpegvideo,h261,h263,vc1,vc1test,dirac,cavsvideo,mjpeg,mpjpeg,smjpeg,rm,nut"
     ",dv,gxf,yuv4mpegpipe,apng,amv,wtv,roq,film_cpk,swf,dnxhd,av1,evc,apv,filmstrip"
 )
-_OPEN_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+_OPEN_OPTIONS = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
 # Formats in which packets fill the file to its end, and the bytes of padding that may follow.
 _PADDING_BYTES = {
     **dict.fromkeys(("flv", "ivf", "gif", "apng"), 0),
@@ -178,7 +178,7 @@ def open_video(
         raise VideoError(f"{path} is empty (0 bytes). Give a video file.")
     if stream_index is None:
         with _open_container(file) as container:
-            films = _find_films(file, container)
+            films = find_films(file, container)
             if len(films) == 1:
                 yield container, films[0]
                 return
@@ -206,7 +206,7 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
         yield container
 
 
-def _find_films(path: Path, container: InputContainer) -> list[VideoStream]:
+def find_films(path: str | Path, container: InputContainer) -> list[VideoStream]:
     """Return the video streams that are not pictures, with known codecs if there are any.
 
     Raises:

@@ -105,6 +105,7 @@ def build_app(state: AppState) -> FastAPI:
         app.add_exception_handler(exception_type, handler)
     _add_page_routes(app)
     _add_status_routes(app, state)
+    _add_upload_routes(app, state)
     _add_video_routes(app, state)
     _add_chat_routes(app, state)
     app.add_middleware(CountResponses, metrics=state.metrics)
@@ -177,7 +178,7 @@ def _add_status_routes(app: FastAPI, state: AppState) -> None:
         }
 
 
-def _add_video_routes(app: FastAPI, state: AppState) -> None:
+def _add_upload_routes(app: FastAPI, state: AppState) -> None:
     @app.get("/v1/videos")
     async def list_videos() -> dict[str, Any]:
         files = await asyncio.to_thread(state.allowed_dirs.list_videos)
@@ -188,8 +189,8 @@ def _add_video_routes(app: FastAPI, state: AppState) -> None:
         }
 
     @app.post("/v1/videos", status_code=201)
-    async def upload_video(request: Request, name: str = "") -> dict[str, Any]:
-        return (await state.media.add_upload(request, name)).to_json()
+    async def upload_video(request: Request, name: str = "", live: bool = False) -> dict[str, Any]:
+        return (await state.media.add_upload(request, name, live)).to_json()
 
     @app.post("/v1/videos/open")
     async def open_video(request: Request) -> dict[str, Any]:
@@ -197,6 +198,12 @@ def _add_video_routes(app: FastAPI, state: AppState) -> None:
         part = MediaPart("video", body.decode(errors="replace").strip(), "body")
         return (await state.media.open_video(request, part, {})).to_json()
 
+    @app.post("/v1/videos/{video_id}/append")
+    async def append_video(request: Request, video_id: str) -> dict[str, Any]:
+        return (await state.media.append_upload(request, state.videos.get(video_id))).to_json()
+
+
+def _add_video_routes(app: FastAPI, state: AppState) -> None:
     @app.get("/v1/videos/{video_id}")
     async def get_video(video_id: str) -> dict[str, Any]:
         return state.videos.get(video_id).to_json()

@@ -92,6 +92,7 @@ def decode_in_sandbox(
     chunk_frames: int,
     settings: ServerConfig,
     cancelled: Event,
+    start_seconds: float | None = None,
 ) -> Iterator[SandboxedVideo]:
     """Open a video in a process of its own, which ends with the block.
 
@@ -102,16 +103,17 @@ def decode_in_sandbox(
         chunk_frames: frames per chunk.
         settings: limits.
         cancelled: stops the decoding when it is set.
+        start_seconds: if given, the file continues a live video of this duration.
 
     Raises:
         VideoError: the video cannot be opened.
         DecodingCancelledError: `cancelled` was set.
     """
     limits = ResourceLimits(settings.decode_timeout_seconds, ram_bytes(settings))
-    worker = start_worker(decode_worker.decode_video, path, limits, video, chunk_frames)
-    with worker as connection:
+    args = (path, limits, video, chunk_frames, start_seconds)
+    with start_worker(decode_worker.decode_video, *args) as connection:
         channel = WorkerChannel(connection, path, name, limits, cancelled)
-        yield SandboxedVideo(channel, video, chunk_frames)
+        yield SandboxedVideo(channel, video, chunk_frames, min_frames=not start_seconds)
 
 
 class SandboxedVideo:
@@ -123,7 +125,9 @@ class SandboxedVideo:
         warnings: of the decoder, known after `chunks`.
     """
 
-    def __init__(self, channel: WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
+    def __init__(
+        self, channel: WorkerChannel, video: VideoConfig, chunk_frames: int, min_frames: int = 1
+    ) -> None:
         self._channel, self._image_size, self._chunk_frames = (
             channel,
             video.image_size,
@@ -134,7 +138,7 @@ class SandboxedVideo:
         with validation(channel.name):
             self.num_frames = int(message["num_frames"])
             self.duration_seconds = _positive(message["duration_seconds"])
-        if not 0 < self.num_frames <= video.max_frames:
+        if not min_frames <= self.num_frames <= video.max_frames:
             raise VideoError(
                 f"{channel.name} has {self.num_frames} sampled frames, more than video.max_frames."
             )

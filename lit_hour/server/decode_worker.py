@@ -20,6 +20,7 @@ import torch
 from lit_hour.config.schema import ImageConfig, VideoConfig
 from lit_hour.errors import ImageError, InputError, VideoError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
+from lit_hour.media.sample_times import continued_timestamps
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import SampledVideo
 
@@ -55,11 +56,25 @@ def decode_video(
     limits: ResourceLimits,
     video: VideoConfig,
     chunk_frames: int,
+    start_seconds: float | None = None,
 ) -> None:
-    """Send the sampled frames of a video in chunks."""
+    """Send the sampled frames of a video in chunks.
+
+    Args:
+        connection: for the messages.
+        path: of the file.
+        limits: of this process.
+        video: how frames are sampled.
+        chunk_frames: frames per chunk.
+        start_seconds: if given, the file continues a live video of this duration.
+    """
     _limit_resources(limits)
     try:
         sampled = SampledVideo(path, video)
+        if start_seconds is not None:
+            sampled.timestamps = continued_timestamps(
+                start_seconds, sampled.duration_seconds, video.fps
+            )
         _send(
             connection,
             "opened",

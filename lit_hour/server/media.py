@@ -58,8 +58,13 @@ class MediaLoader:
         self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
         self._downloaded: dict[str, tuple[str, float]] = {}  # id of the video and time by URL
 
-    async def add_upload(self, request: Request, name: str) -> StoredVideo:
+    async def add_upload(self, request: Request, name: str, is_live: bool = False) -> StoredVideo:
         """Receive the video in the body of a request, check it, and add it to the store.
+
+        Args:
+            request: with the video.
+            name: for display.
+            is_live: further parts of the video will follow.
 
         Raises:
             HTTPException: the store is full, the body is too large, or the client disconnected.
@@ -68,8 +73,31 @@ class MediaLoader:
         async with self._uploads.admit():
             self._videos.check_capacity()
             path, file_name = await receive_upload(request, self._directory, self._settings)
-            adding = self._add_file(path, display_name(name or file_name))
+            adding = self._add_file(path, display_name(name or file_name), is_live=is_live)
             return await cancel_on_disconnect(request, adding)
+
+    async def append_upload(self, request: Request, video: StoredVideo) -> StoredVideo:
+        """Receive the next part of a video in the body of a request, check it, and append it.
+
+        Raises:
+            HTTPException: as `add_upload`, or the video failed or was removed.
+            InputError: the part is not a video that the server accepts; nothing is appended.
+        """
+        async with self._uploads.admit():
+            path, _ = await receive_upload(request, self._directory, self._settings)
+            return await cancel_on_disconnect(request, self._append_file(video, path))
+
+    async def _append_file(self, video: StoredVideo, path: Path) -> StoredVideo:
+        """Append a file in the upload directory, which is deleted."""
+        try:
+            num_bytes = path.stat().st_size
+            async with self._checks:
+                await asyncio.to_thread(check_video, path, video.name, self._settings)
+            await self._videos.append(video, path)
+            self._metrics.uploaded_bytes.inc(num_bytes)
+            return video
+        finally:
+            path.unlink(missing_ok=True)
 
     async def open_video(
         self, request: Request, part: MediaPart, attachments: Mapping[str, bytes]
@@ -194,7 +222,9 @@ class MediaLoader:
         existing = self._videos.find_by_path(path)
         return existing or self._videos.add(path.name, path, header, is_upload=False)
 
-    async def _add_file(self, path: Path, name: str, digest: str = "") -> StoredVideo:
+    async def _add_file(
+        self, path: Path, name: str, digest: str = "", is_live: bool = False
+    ) -> StoredVideo:
         """Check a file in the upload directory, and add it to the store or delete it."""
         video: StoredVideo | None = None
         try:
@@ -204,7 +234,7 @@ class MediaLoader:
             existing = self._videos.find_by_digest(digest) if digest else None
             if existing is not None:
                 return existing
-            video = self._videos.add(name, path, header, is_upload=True, digest=digest)
+            video = self._videos.add(name, path, header, True, digest, is_live)
             self._metrics.uploaded_bytes.inc(num_bytes)
             return video
         finally:

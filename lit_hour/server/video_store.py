@@ -33,6 +33,7 @@ from lit_hour.server.decode_sandbox import (
 from lit_hour.server.http_errors import input_error_status
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import ModelExecutor
+from lit_hour.server.video_append import PartOfVideo, append_part
 from lit_hour.types import Thumbnail
 
 VideoStatus = Literal["queued", "encoding", "ready", "failed"]
@@ -80,6 +81,9 @@ class StoredVideo:
         last_used: on the monotonic clock.
         file_stamp: size and modification time of the file when it was added.
         digest: SHA-256 of the file, if it came with a request; empty otherwise.
+        is_live: the file is the first part of a live video.
+        num_parts: 1, and one more for each part that was appended.
+        append_lock: held while a part is appended.
     """
 
     name: str
@@ -87,6 +91,9 @@ class StoredVideo:
     header: VideoHeader
     is_upload: bool
     digest: str = ""
+    is_live: bool = False
+    num_parts: int = 1
+    append_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
     status: VideoStatus = "queued"
     error: str = ""
@@ -102,14 +109,20 @@ class StoredVideo:
     def __post_init__(self) -> None:
         self.file_stamp = _stamp(self.path)
 
+    @property
+    def is_reusable(self) -> bool:
+        """Return whether it stands for its file: it did not fail, and is not longer."""
+        return self.status != "failed" and self.num_parts == 1 and not self.is_live
+
     def to_json(self) -> dict[str, Any]:
         """Return the description that clients get."""
         return {
             "id": self.id,
             "object": "video",
-            "url": self.id if self.is_upload else self.path.as_uri(),
+            "url": self.id if self.is_upload or self.num_parts > 1 else self.path.as_uri(),
             "name": self.name,
             "duration_seconds": self.header.duration_seconds,
+            "num_parts": self.num_parts,
             "status": self.status,
             "error": self.error,
             "num_frames": self.progress.num_frames,
@@ -159,16 +172,16 @@ class VideoStore:
         return video
 
     def find_by_path(self, path: Path) -> StoredVideo | None:
-        """Return the video that was added from a file, unless it failed or the file changed."""
+        """Return the video of a file, unless it failed, or one of the two changed."""
         for video in self._videos.values():
-            if video.path == path and video.status != "failed" and video.file_stamp == _stamp(path):
+            if video.path == path and video.is_reusable and video.file_stamp == _stamp(path):
                 return video
         return None
 
     def find_by_digest(self, digest: str) -> StoredVideo | None:
-        """Return the video of a file with this SHA-256, marked as used, unless it failed."""
+        """Return the video of a file with this SHA-256, marked as used, unless it changed."""
         for video in self._videos.values():
-            if video.digest == digest and video.status != "failed":
+            if video.digest == digest and video.is_reusable:
                 return self.get(video.id)
         return None
 
@@ -191,7 +204,13 @@ class VideoStore:
             )
 
     def add(
-        self, name: str, path: Path, header: VideoHeader, is_upload: bool, digest: str = ""
+        self,
+        name: str,
+        path: Path,
+        header: VideoHeader,
+        is_upload: bool,
+        digest: str = "",
+        is_live: bool = False,
     ) -> StoredVideo:
         """Add a video, start to encode it, and evict the least recently used one if necessary.
 
@@ -201,12 +220,44 @@ class VideoStore:
         self.check_capacity()
         while self._is_full() and (victim := self._least_recently_used()):
             self.remove(victim)
-        video = StoredVideo(name, path, header, is_upload, digest)
+        video = StoredVideo(name, path, header, is_upload, digest, is_live)
         self._videos[video.id] = video
         task = asyncio.create_task(self._ingest(video))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return video
+
+    async def append(self, video: StoredVideo, part: Path) -> None:
+        """Append a file to a video, and return when it is encoded; an error appends nothing.
+
+        Raises:
+            HTTPException: as `lease_memory`.
+            InputError: see `append_part`.
+        """
+        loop = asyncio.get_running_loop()
+        async with video.append_lock, self.lease_memory(video) as memory:
+            with explain_out_of_memory(lambda _: self._describe_size(video)):
+                longer = await loop.run_in_executor(
+                    self._ingest_threads,
+                    append_part,
+                    self._predictor,
+                    self._executor,
+                    self._settings,
+                    PartOfVideo(part, video.name, video.cancelled),
+                    memory,
+                )
+            await asyncio.to_thread(self._replace, video, longer)
+        self._metrics.encoded_frames.inc(max(longer.num_frames - memory.num_frames, 0))
+
+    def _replace(self, video: StoredVideo, memory: VideoMemory) -> None:
+        """Replace the memory of a video by a longer one."""
+        try:
+            self._cache.replace(video.memory_key, memory)
+        except MemoryFileError as error:
+            raise HTTPException(404, "This video was removed meanwhile.") from error
+        video.header = replace(video.header, duration_seconds=memory.duration_seconds)
+        video.num_parts, video.thumbnails = video.num_parts + 1, memory.thumbnails
+        video.progress.num_frames = video.progress.num_encoded = memory.num_frames
 
     def remove(self, video: StoredVideo) -> None:
         """Remove a video, and cancel its encoding."""
@@ -317,7 +368,13 @@ def ingest_video(
     chunk_frames = config.model.vision.encode_batch_size
     progress.started, encode_seconds = time.monotonic(), 0.0
     with decode_in_sandbox(
-        video.path, video.name, config.video, chunk_frames, settings, video.cancelled
+        video.path,
+        video.name,
+        config.video,
+        chunk_frames,
+        settings,
+        video.cancelled,
+        start_seconds=0.0 if video.is_live else None,
     ) as sandboxed:
         progress.num_frames = sandboxed.num_frames
         builder = VideoMemoryBuilder(predictor.model, predictor.processor, sandboxed.num_frames)
