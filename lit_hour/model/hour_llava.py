@@ -229,7 +229,7 @@ class HourLLaVA(nn.Module):
         inputs = [self._dummy_image() if visual is None else visual for visual in visuals]
         repositories = []
         for visual, features in zip(inputs, self.vision(inputs), strict=True):
-            newline = self.frame_newline
+            newline: Tensor = self.frame_newline  # (dim,)
             features = features.to(newline.dtype)  # (frames, tokens, vision_dim)
             times = self._embed_times(visual)  # (frames, dim)
             if times is not None and not isinstance(visual, Video):
