@@ -44,6 +44,8 @@ BUDGET_KEYS = (  # determine the batches of a budget
     "text.max_tokens",
     "text.system_prompt",
     "text.time_sentence",
+    "text.frame_times",
+    "text.frames_per_time",
     "video.frames",
 )
 FORGETTING_KEYS = (  # determine the tokens of a sample for the language model
@@ -53,7 +55,12 @@ FORGETTING_KEYS = (  # determine the tokens of a sample for the language model
     "model.memaug.temporal_forgetting",
     "model.memaug.temporal_keep_ratio",
 )
-OPTIONAL_KEYS = {CONVERSATIONS_KEY: 1, BUDGET_KEY: 0}  # with their defaults
+OPTIONAL_KEYS = {  # with their defaults
+    CONVERSATIONS_KEY: 1,
+    BUDGET_KEY: 0,
+    "text.frame_times": "off",
+    "text.frames_per_time": 1,
+}
 SOURCE_KEYS = ("weight", "skip_fraction")
 
 # The kinds of sources; each returns shards, and their `read` works in any process.

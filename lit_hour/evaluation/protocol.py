@@ -36,6 +36,7 @@ TEXT_SETTINGS = (
     "subtitles",
     "max_subtitle_tokens",
 )
+FRAME_TIME_SETTINGS = ("frame_times", "frames_per_time")
 
 
 def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
         device: type of the device, such as "cuda".
     """
     settings = dataclasses.asdict(config)
+    has_times = config.text.frame_times != "off"  # answers of before go on without the keys
+    text_settings = TEXT_SETTINGS + FRAME_TIME_SETTINGS * has_times
     return {
         "checkpoint": {"path": str(checkpoint), "SHA-256": hash_path(checkpoint)},
         "settings": {
@@ -55,7 +58,7 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
         },
         "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
         "memaug": dataclasses.asdict(config.model.memaug),
-        "text": {name: settings["text"][name] for name in TEXT_SETTINGS},
+        "text": {name: settings["text"][name] for name in text_settings},
         "generation": {
             "scoring": config.evaluation.scoring,
             "decoding": "greedy",

@@ -248,6 +248,7 @@ def test_more_ranks_than_samples_are_rejected(
         ("training.packing=true", "training.packing was False, is True"),
         ("data.min_bytes_per_token=1", "data.min_bytes_per_token was 2.0, is 1.0"),
         ("text.max_tokens=999", "text.max_tokens was 32768, is 999"),
+        ("text.frame_times=text", "text.frame_times was 'off', is 'text'"),
         ("model.memaug.max_kept_frames=3", "model.memaug.max_kept_frames was 512, is 3"),
     ],
 )

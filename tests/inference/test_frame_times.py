@@ -8,6 +8,7 @@ import torch
 
 from lit_hour.config.sampling_params import SamplingParams
 from lit_hour.errors import MemoryFileError
+from lit_hour.evaluation.protocol import describe_protocol
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.predictor import VideoPredictor
@@ -99,6 +100,17 @@ def test_a_saved_memory_has_the_times_and_needs_their_weights(tmp_path: Path) ->
     assert load_memory(words, tmp_path / "b.safetensors").timestamps_seconds == tuple(
         map(float, range(37))
     )
+
+
+def test_the_protocol_of_an_evaluation_names_the_times(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "last.ckpt"
+    for file in (checkpoint, checkpoint.with_suffix(".yaml")):
+        file.touch()
+    off, words = (
+        describe_protocol(predictor_with(times).config, checkpoint, "cpu")["text"]
+        for times in ("off", "text")
+    )
+    assert words == {**off, "frame_times": "text", "frames_per_time": 1}
 
 
 def test_questions_with_and_without_texts_between_frames_share_a_batch() -> None:
