@@ -11,7 +11,7 @@ PYTEST := $(RUN) -m pytest
 WORKERS ?= 2
 DEVICE ?= cuda
 
-.PHONY: train test test-all test-lmms test-clients benchmark gpu check format clean
+.PHONY: train test test-all test-exhaustive test-lmms test-clients benchmark gpu check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
@@ -24,6 +24,9 @@ test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM alon
 	$(PYTEST) tests/slurm
 	$(MAKE) test-lmms test-clients
 	$(MAKE) gpu DEVICE=cpu AGAIN=--again
+
+test-exhaustive: $(READY)  ## the tests in no other lane, half an hour: before a release, or after a change of what they cover
+	$(PYTEST) -m exhaustive
 
 test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
 	$(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py

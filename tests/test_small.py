@@ -112,6 +112,7 @@ def test_projector_and_memaug_learn_and_the_packages_weights_stay(trained: ToyPr
         assert torch.equal(weights[name], weight), name
 
 
+@pytest.mark.exhaustive
 def test_resumed_run_equals_one_that_was_not_interrupted(
     trained: ToyProject, run_name: str
 ) -> None:
@@ -144,7 +145,14 @@ def test_run_answers_evaluates_and_serves(
         assert server.wait_until_finished(opened)["status"] == "ready"
 
 
-@pytest.mark.parametrize("part", ("adapters", "language model", "vision encoder"))
+@pytest.mark.parametrize(
+    "part",
+    [
+        "adapters",
+        pytest.param("language model", marks=pytest.mark.exhaustive),
+        pytest.param("vision encoder", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_other_parts_may_learn(project: ToyProject, part: str, run_name: str) -> None:
     overrides = {
         "adapters": ["model.llm.lora.rank=2", "training.learning_rate.llm=0.01"],
@@ -175,7 +183,7 @@ def test_exported_run_is_imported_with_the_same_answers(
     project: ToyProject, run_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["model.llm.lora.rank=4", "training.learning_rate.llm=0.01"]
-    project.train(run_name, *overrides)
+    project.train(run_name, *overrides, "training.max_steps=1", "training.schedule_steps=1")
     run, file = project.run_dir(run_name).path, tmp_path / "small.safetensors"
     main(["export-small", str(run), str(file)])
     assert "8 bits" in capsys.readouterr().out

@@ -210,6 +210,7 @@ def test_usual_containers_equal_an_independent_decode(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_frame_of_real_clips_equals_an_independent_decode(real_videos: Path) -> None:
     catalog = json.loads((real_videos / "CATALOG.json").read_text())
     for clip in catalog:

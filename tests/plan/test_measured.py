@@ -34,22 +34,22 @@ MIDDLE = (  # 0.3 billion parameters
 CHECKPOINTING = "training.activation_checkpointing=true"
 RUNS: list[tuple[str, int, tuple[str, ...]]] = [
     ("tiny", 1, ()),
-    ("tiny", 1, (CHECKPOINTING,)),
-    ("tiny", 1, ("training.precision=bf16-mixed",)),
     ("tiny", 1, ("training.learning_rate.vision=0", "model.llm.lora.rank=4")),
     ("tiny", 2, ("training.strategy=ddp",)),
     ("tiny", 2, ("training.strategy=fsdp", "training.precision=bf16-mixed", CHECKPOINTING)),
-    ("tiny", 4, ("training.strategy=fsdp",)),
-    ("middle", 1, (CHECKPOINTING,)),
 ]
 EXHAUSTIVE_RUNS: list[tuple[str, int, tuple[str, ...]]] = [
+    ("tiny", 1, (CHECKPOINTING,)),
+    ("tiny", 1, ("training.precision=bf16-mixed",)),
     ("tiny", 1, ("training.precision=bf16-true", "training.packing=true")),
     ("tiny", 2, ("training.strategy=ddp", CHECKPOINTING)),
     ("tiny", 2, ("training.strategy=ddp", "data.micro_batch_size=1")),
     ("tiny", 2, ("training.strategy=fsdp",)),
     ("tiny", 4, ("training.strategy=ddp",)),
+    ("tiny", 4, ("training.strategy=fsdp",)),
     ("tiny", 4, ("training.strategy=fsdp", CHECKPOINTING)),
     ("middle", 1, ()),
+    ("middle", 1, (CHECKPOINTING,)),
     ("middle", 2, ("training.strategy=fsdp", CHECKPOINTING)),
     ("middle", 2, ("training.strategy=ddp",)),
     ("middle", 4, ("training.strategy=fsdp",)),

@@ -134,6 +134,7 @@ def test_upload_rejects_a_sample_of_invalid_files(limited_server: RunningServer)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_upload_rejects_all_invalid_files(limited_server: RunningServer) -> None:
     generator = random.Random(1)
     uploads = [

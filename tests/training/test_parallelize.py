@@ -69,6 +69,7 @@ def test_activation_checkpointing_saves_memory_and_keeps_gradients() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiled_and_checkpointed_blocks_compute_the_same() -> None:
     def change(blocks: list[nn.Module]) -> None:
         compile_blocks(blocks)

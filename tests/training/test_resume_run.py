@@ -1,5 +1,6 @@
 """Runs that are resumed: after a stop, a kill, their end, or with other settings."""
 
+import shutil
 import signal
 import time
 
@@ -124,16 +125,17 @@ def test_best_checkpoint_is_kept_across_a_resume(
 def test_finished_run_logs_that_and_validates(
     trained: TrainedRun, step_recorder: StepRecorder
 ) -> None:
-    before = load_weights(trained.run)
-    printed = trained.project.train("whole", *trained.overrides)
+    copied = trained.project.run_dir("finished")
+    shutil.copytree(trained.run.path, copied.path)
+    printed = trained.project.train("finished", *trained.overrides)
     assert (
-        f"Run {trained.run.path} has finished its {NUM_STEPS} steps. Raise training.max_steps"
-        in printed
+        f"Run {copied.path} has finished its {NUM_STEPS} steps. Raise training.max_steps" in printed
     )
     assert step_recorder.positions == [] and len(step_recorder.validated) == 1
-    assert max_abs_difference(load_weights(trained.run), before) == 0
+    assert max_abs_difference(load_weights(copied), load_weights(trained.run)) == 0
     # The same scores and the same next commands.
-    assert printed.splitlines()[-6:] == trained.output.splitlines()[-6:]
+    expected = trained.output.replace(str(trained.run.path), str(copied.path))
+    assert printed.splitlines()[-6:] == expected.splitlines()[-6:]
 
 
 @pytest.mark.parametrize("every_steps", [2, pytest.param(3, marks=pytest.mark.slow)])

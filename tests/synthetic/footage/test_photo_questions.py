@@ -141,7 +141,7 @@ def test_tasks_can_be_chosen() -> None:
 @pytest.mark.slow
 def test_text_only_baseline_is_at_chance_on_unseen_stories() -> None:
     by_split: list[dict[str, list[Question]]] = []
-    for first, number in ((0, 400), (10**6, 1200)):
+    for first, number in ((0, 200), (10**6, 600)):
         found = defaultdict(list)
         for seed in range(first, first + number):
             for question in generate_photo_questions(story_of(seed), "video"):
