@@ -263,14 +263,20 @@ def convert_parser(prog: str, description: str) -> CommandParser:
     )
     parser.add_positional("target", type=Path, help="folder to create")
     parser.add_option("--checkpoint", help=f"{CHECKPOINT_HELP} (if the source is a run)")
+    parser.add_option(
+        "--adapter",
+        action="store_true",
+        help="write only the LoRA adapters of a run, as a folder that peft loads",
+    )
     return parser
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
     """Convert a model between the Hugging Face layout and a run folder, and print a summary."""
     from lit_hour.weights.convert import convert
+    from lit_hour.weights.peft_export import export_adapter
 
-    converted = convert(
+    converted = (export_adapter if arguments.adapter else convert)(
         arguments.source, arguments.target, arguments.overrides, arguments.checkpoint
     )
     print(converted.to_text())

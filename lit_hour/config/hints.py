@@ -140,6 +140,10 @@ OTHER_NAMES = {
     "model.llm.lora.rank": "lora_r lora_rank r",
     "model.llm.lora.alpha": "lora_alpha",
     "model.llm.lora.dropout": "lora_dropout",
+    "model.llm.lora.path": "adapter adapter_path peft_path lora_path lora_weights",
+    "model.llm.lora.targets": "target_modules lora_target_modules lora_target",
+    "model.llm.lora.use_dora": "dora",
+    "model.llm.lora.use_rslora": "rslora",
     "training.init_from": (
         "pretrained model_name_or_path model_path init_checkpoint load_from weights start_from"
     ),

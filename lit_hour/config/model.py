@@ -100,13 +100,49 @@ class MemAugConfig:
     )
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 @dataclass(frozen=True)
 class LoraConfig:
-    """LoRA adapters on every linear layer of the LLM; its base weights are frozen."""
+    """LoRA adapters on linear layers of the LLM; its base weights are frozen."""
 
+    path: str = field(
+        "",
+        "folder of an adapter in peft's layout that a new run starts from; it gives rank, alpha,"
+        " targets, use_dora and use_rslora. Empty for new adapters",
+    )
     rank: int = field(0, "rank of the adapters; 0 disables them", ge=0)
     alpha: float = field(32.0, "the output of the adapters is scaled by alpha / rank", gt=0)
     dropout: float = field(0.0, "dropout of the adapters' inputs in training", ge=0, le=0.9)
+    targets: str = field(
+        "all",
+        f"linear layers with adapters, separated by commas: {', '.join(LORA_TARGETS)}; all for"
+        " each of them",
+    )
+    use_dora: bool = field(
+        False, "DoRA: learn the length of each row of the adapted weights beside its direction"
+    )
+    use_rslora: bool = field(
+        False, "rank-stabilized LoRA: the output is scaled by alpha / sqrt(rank)"
+    )
+    base_precision: Literal["fp32", "bf16"] = field(
+        "fp32",
+        "precision of the adapted layers' frozen weights. bf16 takes half the memory and needs"
+        " training.precision=bf16-mixed, which rounds them to bf16 in each step otherwise; the"
+        " adapters stay in float32",
+    )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of the adapted layers, in the order of `LORA_TARGETS`."""
+        names = set(LORA_TARGETS if self.targets == "all" else self.targets.split(","))
+        return tuple(name for name in LORA_TARGETS if name in names)
+
+    @property
+    def scale(self) -> float:
+        """The factor of the adapters' output; the rank is at least 1."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class TrainingConfig:
     save_total_limit: int = field(
         3, "latest periodic checkpoints to keep, besides best and last", ge=1
     )
+    save_weights: Literal["all", "learned"] = field(
+        "all",
+        "learned: checkpoints leave out frozen weights that training.init_from, model.llm.path or"
+        " model.vision.weights brings. Reading one needs the same source again, which is checked",
+    )
     async_checkpoints: bool = field(
         False,
         "with strategy=fsdp, write checkpoints in the background: training waits only until each"

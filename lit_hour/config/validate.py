@@ -14,6 +14,7 @@ from typing import Any
 from lit_hour.config.data import DataConfig
 from lit_hour.config.hints import RENAMED_VALUES, present_name, suggest_settings
 from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
+from lit_hour.config.model import LORA_TARGETS
 from lit_hour.config.schema import Config
 from lit_hour.config.training import TrainingConfig
 from lit_hour.errors import ConfigError
@@ -137,6 +138,7 @@ def check_config(config: Config) -> None:
     _check_batches(data)
     _check_forgetting(config)
     _check_objective(training)
+    _check_lora(config)
     _check_sharding(training)
 
 
@@ -174,6 +176,23 @@ def _check_objective(training: TrainingConfig) -> None:
             f" training.learning_rate.llm={training.learning_rate.llm:g} nor"
             f" training.strategy={training.strategy} may need it. Set training.learning_rate.llm=0,"
             " and no fsdp."
+        )
+
+
+def _check_lora(config: Config) -> None:
+    """Check the adapted layers, and the precision of the frozen weights."""
+    lora, precision = config.model.llm.lora, config.training.precision
+    unknown = [name for name in lora.targets.split(",") if name not in (*LORA_TARGETS, "all")]
+    if unknown or (lora.targets != "all" and "all" in lora.targets.split(",")):
+        raise ConfigError(
+            f"model.llm.lora.targets={lora.targets} must be all, or names separated by commas:"
+            f" {', '.join(LORA_TARGETS)}."
+        )
+    if lora.base_precision == "bf16" and precision == "32-true":
+        raise ConfigError(
+            "model.llm.lora.base_precision=bf16 cannot be used with"
+            f" training.precision={precision}. Set training.precision=bf16-mixed, or"
+            " base_precision=fp32."
         )
 
 

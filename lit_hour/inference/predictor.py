@@ -56,7 +56,8 @@ from lit_hour.types import (
     Video,
     Visual,
 )
-from lit_hour.weights.reader import check_state_dict, load_into, open_weights, optional_weights
+from lit_hour.weights.pretrained import open_run_weights
+from lit_hour.weights.reader import check_state_dict, load_into, optional_weights
 
 
 class VideoPredictor:
@@ -123,7 +124,7 @@ class VideoPredictor:
         Raises:
             WeightsError: the checkpoint is corrupt or belongs to another model.
         """
-        weights = open_weights(checkpoint)
+        weights = open_run_weights(checkpoint, config)
         processor = HourLLaVAProcessor(
             load_tokenizer(run_dir.tokenizer), config.text, config.model.memaug
         )

@@ -15,8 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from lit_hour.config.model import LLMConfig
 from lit_hour.model.last_decoder_layer import replace_last_layer
-
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from lit_hour.model.lora import inject_adapters
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,5 @@ def build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
     )
     replace_last_layer(network.model.layers)
     if config.lora.rank:
-        import peft  # takes as long as the first step of a small model, and few runs need it
-
-        adapters = peft.LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # peft accepts a float
-            lora_dropout=config.lora.dropout,
-            target_modules=list(LORA_TARGETS),
-        )
-        peft.inject_adapter_in_model(adapters, network)
+        inject_adapters(network, config.lora)
     return network

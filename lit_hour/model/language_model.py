@@ -119,6 +119,8 @@ class LanguageModel(nn.Module):
             self.network._init_weights(layer)
         elif ".lora_B" in name:
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        elif ".lora_magnitude_vector" in name:  # set by `reset_magnitudes`
+            nn.init.ones_(layer.weight)  # type: ignore[arg-type]
         else:
             layer.reset_parameters()  # type: ignore[operator]
 

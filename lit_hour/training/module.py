@@ -16,6 +16,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.lora import reset_magnitudes
 from lit_hour.model.meta_init import missing_weights
 from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.text.answer_matching import is_correct
@@ -36,8 +37,10 @@ from lit_hour.training.optim import (
 )
 from lit_hour.training.parallelize import TRUE_BF16, ShardedStrategy, parallelize
 from lit_hour.types import Batch, Question, Video, Visual
-from lit_hour.weights.pretrained import load_pretrained_weights
-from lit_hour.weights.reader import load_into
+from lit_hour.weights.base_weights import BASE_WEIGHTS, BaseRecord, frozen_names
+from lit_hour.weights.name_map import EMBEDDING
+from lit_hour.weights.pretrained import load_pretrained_weights, open_base, record_frozen_base
+from lit_hour.weights.reader import MODEL_PREFIX, load_into
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class HourLLaVAModule(L.LightningModule):
         self.config, self.num_steps = config, num_steps
         self.is_sharded = config.training.strategy == "fsdp"
         self._weights_from_checkpoint, self._is_configured = weights_from_checkpoint, False
+        self._base: BaseRecord | None = None  # frozen weights that checkpoints leave out
         is_bf16 = config.training.precision == TRUE_BF16
         self._is_materialized_later = self.is_sharded or is_bf16
         with torch.device("meta") if self._is_materialized_later else nullcontext():
@@ -123,9 +127,13 @@ class HourLLaVAModule(L.LightningModule):
         if self._is_materialized_later:
             self.model.materialize(device)
         if not self._weights_from_checkpoint:
+            if self.config.training.save_weights == "learned":
+                self._base = record_frozen_base(self.config, frozen_names(self.model))
             loaded = load_pretrained_weights(self.model, self.config)
             if self._is_materialized_later:
                 load_into(self.model, missing_weights(self.model, loaded, self.config.run.seed))
+            if not self.config.model.llm.lora.path:
+                reset_magnitudes(self.model.llm)
 
     def describe(self) -> str:
         """Return the number of parameters of each part, in one line."""
@@ -257,12 +265,24 @@ class HourLLaVAModule(L.LightningModule):
         """Follow this start's schedule, which may be another than the checkpoint's."""
         update_learning_rates(self.lr_schedulers())  # type: ignore[arg-type]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the frozen weights of the base, and record their digests."""
+        if self._base is None:
+            return
+        for name in self._base.omitted(self.config.model.llm.tie_word_embeddings):
+            checkpoint["state_dict"].pop(name, None)
+        checkpoint[BASE_WEIGHTS] = self._base.to_entry()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adapt Lightning's progress and the optimizer's groups to this start.
+        """Add the base's weights, and adapt Lightning's progress and the optimizer's groups.
 
         Raises:
-            WeightsError: the checkpoint's optimizer has other groups of parameters.
+            WeightsError: the checkpoint's optimizer has other groups of parameters, or its base is
+                missing or another.
         """
+        self._base = BaseRecord.of_checkpoint(checkpoint)
+        if self._base is not None and "state_dict" in checkpoint:  # a sharded model is filled
+            checkpoint["state_dict"] |= self._read_base(self._base)
         if not has_trainer(self):
             return
         move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
@@ -276,6 +296,14 @@ class HourLLaVAModule(L.LightningModule):
             check_groups(groups, parameter_groups(self.model, self.config.training))
             for group in groups:
                 group.update(fused=fused, foreach=None)
+
+    def _read_base(self, record: BaseRecord) -> dict[str, torch.Tensor]:
+        """Return the weights that a checkpoint leaves out, by their names in `state_dict`."""
+        base = open_base(record, self.config, "The checkpoint")
+        weights = {f"{MODEL_PREFIX}{name}": weight for name, weight in base.tensors()}
+        for name in record.omitted(self.config.model.llm.tie_word_embeddings) - weights.keys():
+            weights[name] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]  # the tied output layer
+        return weights
 
     def _any_rank(self, is_true: bool) -> bool:
         """Return whether the flag is set on any of the ranks that share the model."""

@@ -29,12 +29,13 @@ from lit_hour.training.checkpoints.background import BackgroundSaver
 from lit_hour.training.checkpoints.checkpoint_io import ShardedContent, load_sharded, write_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, requantize, restore
 from lit_hour.types import Batch
+from lit_hour.weights.base_weights import BaseRecord
 from lit_hour.weights.dcp_reader import is_sharded
+from lit_hour.weights.pretrained import open_run_weights
 from lit_hour.weights.reader import (
     MODEL_PREFIX,
     check_state_dict,
     load_into,
-    open_weights,
     optional_weights,
     read_checkpoint,
 )
@@ -278,7 +279,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 another shape.
         """
         path = Path(self.broadcast(checkpoint_path))
-        stored, model = open_weights(path), self._hour_llava
+        stored, model = open_run_weights(path, self._config), self._hour_llava
         check_state_dict(
             model.state_dict(),
             stored.meta_tensors,
@@ -289,6 +290,8 @@ class ShardedStrategy(ModelParallelStrategy):
         (optimizer,) = self.optimizers
         if is_sharded(path):
             load_sharded(path, model, optimizer)
+            if record := BaseRecord.of_checkpoint(content):
+                load_into(model, stored.subset(record.digests).tensors())
         else:
             load_into(model, stored.tensors())
             restore(optimizer, content["optimizer_states"][0])

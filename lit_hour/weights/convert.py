@@ -40,7 +40,8 @@ from lit_hour.weights.name_map import (
     merge_adapters,
     to_hf,
 )
-from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, optional_weights
+from lit_hour.weights.pretrained import open_run_weights
+from lit_hour.weights.reader import StoredWeights, check_state_dict, optional_weights
 from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
 
 CONVERTED = "converted"  # checkpoint name of a converted model
@@ -161,7 +162,7 @@ def _run_to_hf(
             " embedding of times. Convert a run with text.frame_times=off or text."
         )
     tokenizer = load_tokenizer(run.tokenizer)
-    stored = open_weights(file)
+    stored = open_run_weights(file, config)
     check_state_dict(
         meta_state_dict(config, len(tokenizer)),
         stored.meta_tensors,

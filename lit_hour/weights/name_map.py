@@ -24,11 +24,13 @@ open_clip builds its SigLIP towers with timm; after `vision.tower.` and `vision_
     trunk.blocks.N.attn.proj               encoder.layers.N.self_attn.out_proj
     trunk.blocks.N.mlp.fc1, fc2            encoder.layers.N.mlp.fc1, fc2
 
-LoRA adapters have peft's names; the merged weight is W + alpha / rank * B A:
+LoRA adapters have peft's names; the merged weight is V = W + scale * B A, with alpha / rank as the
+scale, or alpha / sqrt(rank). With DoRA each row of V is then scaled to the length in M:
 
     ....q_proj.base_layer.weight           W: the frozen weight
     ....q_proj.lora_A.default.weight       A: (rank, inputs)
     ....q_proj.lora_B.default.weight       B: (outputs, rank)
+    ....q_proj.lora_magnitude_vector.default.weight    M: (outputs,)
 """
 
 from __future__ import annotations
@@ -93,6 +95,7 @@ UNUSED = (
 # names of peft
 BASE, ADAPTER = ".base_layer.", ".lora_"
 LORA_A, LORA_B = ".lora_A.default.weight", ".lora_B.default.weight"
+MAGNITUDE = ".lora_magnitude_vector.default.weight"
 
 
 class WeightGroup(NamedTuple):
@@ -289,9 +292,16 @@ def merge_adapters(stored: StoredWeights, config: LoraConfig) -> StoredWeights:
             return weight
         lora_a = stored.read(layer + LORA_A).float()  # (rank, inputs)
         lora_b = stored.read(layer + LORA_B).float()  # (outputs, rank)
-        update = config.alpha / config.rank * (lora_b @ lora_a)  # (outputs, inputs)
-        return (weight.float() + update).to(weight.dtype)  # (outputs, inputs)
+        merged = weight.float() + config.scale * (lora_b @ lora_a)  # (outputs, inputs)
+        if layer + MAGNITUDE in stored.meta_tensors:
+            lengths = torch.linalg.vector_norm(merged, dim=1)  # (outputs,)
+            merged *= (stored.read(layer + MAGNITUDE).float() / lengths)[:, None]
+        return merged.to(weight.dtype)  # (outputs, inputs)
 
-    return StoredWeights(
-        stored.path, {plain: stored.meta_tensors[name] for plain, name in stored_as.items()}, read
-    )
+    def parts(name: str) -> list[Tensor]:
+        layer = name.removesuffix("weight") + "lora_"
+        factors = sorted(one for one in stored.meta_tensors if one.startswith(layer))
+        return [*stored.parts(stored_as[name]), *map(stored.read, factors)]
+
+    meta_tensors = {plain: stored.meta_tensors[name] for plain, name in stored_as.items()}
+    return StoredWeights(stored.path, meta_tensors, read, stored_parts=parts)

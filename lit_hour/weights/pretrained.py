@@ -26,6 +26,7 @@ from lit_hour.model.language_model import LANGUAGE_MODELS
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import BYTE_LEVEL, load_tokenizer
+from lit_hour.weights.base_weights import BaseRecord, record_base, verified, with_sources
 from lit_hour.weights.hf_config import (
     PublishedConfig,
     is_published,
@@ -45,13 +46,16 @@ from lit_hour.weights.name_map import (
     merge_adapters,
     plain_name,
 )
+from lit_hour.weights.peft_adapter import adapter_settings, open_adapter
 from lit_hour.weights.reader import (
+    CHECKPOINT,
     OUTPUT_LAYER,
     StoredWeights,
     check_state_dict,
     load_into,
     open_weights,
     optional_weights,
+    read_checkpoint,
 )
 
 SHIPPED_LANGUAGE_MODELS = ("lit-hour-lm",)  # folders of the package
@@ -70,7 +74,7 @@ def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> Visio
         ConfigError: The settings name no weights, or `video.image_size` does not match the encoder.
         WeightsError, RunError: The weights are missing, corrupt, or of another encoder.
     """
-    stored = open_weights(checkpoint) if checkpoint else open_pretrained(config)
+    stored = open_run_weights(checkpoint, config) if checkpoint else open_pretrained(config)
     names = {
         name for name in (stored.meta_tensors if stored else ()) if name.startswith(VISION_PREFIX)
     }
@@ -103,6 +107,15 @@ def config_for_new_run(config: Config) -> Config:
         ConfigError: Both settings are given, or a tokenizer beside `training.init_from`.
     """
     language = config.model.llm
+    if language.lora.path:
+        if not (config.training.init_from or language.path):
+            raise ConfigError(
+                f"model.llm.lora.path={language.lora.path} is an adapter of a language model. Name"
+                " this in model.llm.path, or in training.init_from."
+            )
+        lora = replace(language.lora, **adapter_settings(Path(language.lora.path)))
+        language = replace(language, lora=lora)
+        config = replace(config, model=replace(config.model, llm=language))
     if config.training.init_from and language.path:
         raise ConfigError(
             f"training.init_from={config.training.init_from} includes a language model."
@@ -141,7 +154,64 @@ def open_pretrained(config: Config) -> StoredWeights | None:
     opened = _open_pretrained(
         config, {plain: model[name] for plain, name in _base_names(model).items()}
     )
+    if config.model.llm.lora.path:
+        open_adapter(Path(config.model.llm.lora.path), model)
     return opened.weights if opened else None
+
+
+def open_run_weights(path: Path, config: Config) -> StoredWeights:
+    """Open all weights of a checkpoint: those that it holds, and the frozen ones of its base.
+
+    Args:
+        path: a checkpoint of a run, or the folder of a converted model.
+        config: its settings.
+
+    Raises:
+        WeightsError, RunError: The checkpoint or its base is missing or corrupt. Reading a weight
+            raises `WeightsError` if the base is not the one that the run was trained on.
+    """
+    stored = open_weights(path)
+    record = BaseRecord.of_checkpoint(read_checkpoint(path)) if path.suffix == CHECKPOINT else None
+    if record is None:
+        return stored
+    return replace(open_base(record, config, str(path)).merge(stored), path=path)
+
+
+def open_base(record: BaseRecord, config: Config, origin: str) -> StoredWeights:
+    """Open the weights that a checkpoint leaves out; each is verified when it is read.
+
+    Args:
+        record: the checkpoint's record of them.
+        config: its settings.
+        origin: names the checkpoint in errors.
+
+    Raises:
+        WeightsError, RunError, ConfigError: The base is missing or of another model.
+    """
+    base = open_pretrained(with_sources(config, record))
+    if base is None:
+        raise WeightsError(
+            f"{origin} lacks its frozen weights, and its settings name no source of them. Set"
+            f" {' '.join(f'{key}={value}' for key, value in record.sources.items())}."
+        )
+    name_of = {name: str(plain_name(name)) for name in record.digests}
+    return verified(base, name_of, record, origin)
+
+
+def record_frozen_base(config: Config, frozen: Iterable[str]) -> BaseRecord | None:
+    """Hash the frozen weights that the configured source brings; return None without any.
+
+    Args:
+        config: settings of the run.
+        frozen: names of the weights of its model that do not change.
+    """
+    base = open_pretrained(config)
+    if base is None:
+        return None
+    name_of = {
+        plain: name for plain, name in _base_names(frozen).items() if plain in base.meta_tensors
+    }
+    return record_base(config, base, name_of) if name_of else None
 
 
 def pretrained_tokenizer(config: Config) -> Path | None:
@@ -184,6 +254,11 @@ def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
     opened = _open_pretrained(config, meta_tensors)
     assert opened is not None
     load_into(model, ((name_of[plain], weight) for plain, weight in opened.weights.tensors()))
+    adapter: set[str] = set()
+    if config.model.llm.lora.path:
+        stored = open_adapter(Path(config.model.llm.lora.path), state)
+        load_into(model, stored.tensors())
+        adapter = set(stored.meta_tensors)
     log.info("Weights: %d loaded from %s", len(opened.weights.meta_tensors), opened.weights.path)
     if opened.unused:
         log.info("Unused weights: %s", ", ".join(opened.unused))
@@ -193,7 +268,7 @@ def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
     )
     if random:
         log.info("Randomly initialized: %s", ", ".join(random))
-    return {name_of[plain] for plain in opened.weights.meta_tensors}
+    return {name_of[plain] for plain in opened.weights.meta_tensors} | adapter
 
 
 def _base_names(names: Iterable[str]) -> dict[str, str]:
@@ -288,7 +363,7 @@ def _open_run(run: RunDir, config: Config, meta_tensors: MetaTensors) -> Pretrai
     file = _initial_checkpoint(run.path)
     settings = load_config(file.with_suffix(".yaml"))
     before = settings.model
-    stored = merge_adapters(open_weights(file), before.llm.lora)
+    stored = merge_adapters(open_run_weights(file, settings), before.llm.lora)
     is_tied, begins_memory = optional_weights(config), not before.memaug.num_layers
     begins_times = settings.text.frame_times != "embedding"
     check_state_dict(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError, list_first
 from lit_hour.weights.dcp_reader import META, meta_tensor, open_sharded
+from lit_hour.weights.layer_names import group_layers
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 SAFE, CHECKPOINT = ".safetensors", ".ckpt"
@@ -43,12 +44,22 @@ class StoredWeights:
         meta_tensors: name to tensor on the device "meta": shape and dtype without data.
         read: returns the tensor of a name, memory-mapped where the format allows it.
         absent: names that an index lists for a file that lacks them, and that file.
+        stored_parts: returns the stored tensors from which the weight of a name is computed; None
+            if each is a copy of one.
     """
 
     path: Path
     meta_tensors: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
     absent: Mapping[str, Path] = field(default_factory=dict)
+    stored_parts: Callable[[str], Sequence[Tensor]] | None = None
+
+    def parts(self, name: str) -> Sequence[Tensor]:
+        """Return the stored tensors that determine a weight, by default the weight itself.
+
+        Unlike the result of a matrix product, they are the same bits on every machine.
+        """
+        return [self.read(name)] if self.stored_parts is None else self.stored_parts(name)
 
     @property
     def num_bytes(self) -> int:
@@ -183,43 +194,11 @@ def check_state_dict(
     }
     if missing or unexpected or wrong_shapes:
         problems = [
-            *(f"missing: {line}" for line in _group_layers(dict.fromkeys(missing, ""))),
-            *(f"unexpected: {line}" for line in _group_layers(dict.fromkeys(unexpected, ""))),
-            *(f"wrong shape: {line}" for line in _group_layers(wrong_shapes)),
+            *(f"missing: {line}" for line in group_layers(dict.fromkeys(missing, ""))),
+            *(f"unexpected: {line}" for line in group_layers(dict.fromkeys(unexpected, ""))),
+            *(f"wrong shape: {line}" for line in group_layers(wrong_shapes)),
         ]
         raise WeightsError("\n  ".join([f"{origin} does not fit the model", *problems]))
-
-
-def _group_layers(remarks: Mapping[str, str]) -> Iterator[str]:
-    """Yield names with their remarks, equal layers in one line: `layers.{0-25}.norm.weight`."""
-    layers_of: dict[tuple[str, str, str], list[int]] = {}
-    for name, remark in remarks.items():
-        prefix, layer, suffix = _split_at_layer(name)
-        layers_of.setdefault((prefix, suffix, remark), []).extend([] if layer is None else [layer])
-    for (prefix, suffix, remark), layers in layers_of.items():
-        yield f"{prefix}{_format_ranges(sorted(layers))}{suffix}{remark}"
-
-
-def _split_at_layer(name: str) -> tuple[str, int | None, str]:
-    """Split `a.3.b.c` at its layer number into `a.`, 3 and `.b.c`."""
-    parts = name.split(".")
-    for index in range(1, len(parts) - 1):
-        if parts[index].isdecimal():
-            before, after = parts[:index], parts[index + 1 :]
-            return ".".join(before) + ".", int(parts[index]), "." + ".".join(after)
-    return name, None, ""
-
-
-def _format_ranges(numbers: list[int]) -> str:
-    """Format sorted numbers: `3` for one, `{0-2,5}` for several, nothing for none."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"{{{text}}}" if len(numbers) > 1 else text
 
 
 def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:

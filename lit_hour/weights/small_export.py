@@ -43,6 +43,7 @@ from lit_hour.weights.efficientnet import CLASSIFIER, read_efficientnet
 from lit_hour.weights.gguf_llm import open_gguf_weights
 from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
 from lit_hour.weights.name_map import merge_adapters
+from lit_hour.weights.pretrained import open_run_weights
 from lit_hour.weights.reader import (
     SAFE,
     check_state_dict,
@@ -105,7 +106,7 @@ def export_small(
         raise WeightsError(f"--rank {rank} must be at least 1.")
     path = RunDir(run).checkpoint(checkpoint)
     config = load_config(path.with_suffix(".yaml"))
-    learned = merge_adapters(open_weights(path), config.model.llm.lora)
+    learned = merge_adapters(open_run_weights(path, config), config.model.llm.lora)
     base = _packaged_tensors(run, config)
     optional = optional_weights(config)
     tensors: dict[str, Tensor] = {}

@@ -6,6 +6,7 @@ import torch
 from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.lora import reset_magnitudes
 from lit_hour.model.meta_init import missing_weights
 from tests.model.toy_model import CONFIG, LLM, NUM_TOKENS
 
@@ -14,6 +15,7 @@ LLMS = {
     "untied": LLM,
     "lora": replace(LLM, lora=LoraConfig(rank=4)),
     "llama": replace(LLM, model_type="llama", lora=LoraConfig(rank=4)),
+    "dora": replace(LLM, lora=LoraConfig(rank=4, use_dora=True)),
 }
 FAR = 777.0
 
@@ -38,6 +40,7 @@ def load(model: HourLLaVA, loaded: set[str], seed: int = 0) -> None:
     with torch.no_grad():
         for name, weight in missing_weights(model, loaded, seed):
             model.state_dict()[name].copy_(weight)
+    reset_magnitudes(model.llm)  # of DoRA
 
 
 @pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)

@@ -9,6 +9,7 @@ called NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` rest
 
 from __future__ import annotations
 
+import filecmp
 import io
 import os
 import shutil
@@ -56,12 +57,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its path, flushes and verifies it, then renames it.
 
     A checkpoint is therefore complete or absent, and its predecessor stays until then. Sharded
-    checkpoints can be loaded, replaced and removed as well.
+    checkpoints can be loaded, replaced and removed as well. A checkpoint that equals the one
+    written before it is a hard link to it.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._config = config
+        self._latest: Path | None = None  # checkpoint that was written before
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -84,8 +87,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             step_of_checkpoint(shared_temp_path(file))
             for target in (settings, file):
                 flush(shared_temp_path(target))
+            link_if_equal(shared_temp_path(file), self._latest)
+            for target in (settings, file):
                 os.replace(shared_temp_path(target), target)
+                remove(shared_temp_path(target))  # rename(2) keeps a second link of the same file
             flush(file.parent)
+            self._latest = file
         except (OSError, RuntimeError) as error:
             # torch raises a RuntimeError while it handles the OSError of a failed write.
             reason = error if isinstance(error, OSError) else error.__context__
@@ -114,6 +121,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             remove(file.rename(_with_suffix(file, REMOVED)))
         super().remove_checkpoint(path)
         file.with_suffix(".yaml").unlink(missing_ok=True)
+
+
+def link_if_equal(file: Path, other: Path | None) -> None:
+    """Replace a file by a hard link to an equal one, so that both take the disk once.
+
+    Files of checkpoints are replaced and never changed, so one does not change with the other.
+    A file system without hard links keeps the file.
+    """
+    if other is None or not other.is_file() or not filecmp.cmp(file, other, shallow=False):
+        return
+    link = shared_temp_path(file)
+    remove(link)
+    try:
+        os.link(other, link)
+    except OSError:
+        return
+    os.replace(link, file)
 
 
 def step_of_checkpoint(path: Path) -> int:
@@ -168,10 +192,10 @@ def unsharded_layout(
         content: what is not sharded.
         leaves: by the name of each stored tensor, what takes its place.
         has_tied_output: the output layer shares the weights of the embedding, which are stored
-            once.
+            once, or left out (`training.save_weights`).
     """
     weights = {name: leaf for name, leaf in leaves.items() if name.startswith(MODEL_PREFIX)}
-    if has_tied_output:
+    if has_tied_output and f"{MODEL_PREFIX}{EMBEDDING}" in weights:
         weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
     tensors = {
         name.removeprefix(OPTIMIZER_PREFIX): leaf

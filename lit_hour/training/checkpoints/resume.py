@@ -10,14 +10,17 @@ from torch import nn
 
 from lit_hour.config.diff import describe_changes
 from lit_hour.config.load import load_config
+from lit_hour.config.model import LoraConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
-from lit_hour.weights.reader import check_state_dict, open_weights, optional_weights
+from lit_hour.weights.pretrained import open_run_weights
+from lit_hour.weights.reader import check_state_dict, optional_weights
 
 FIXED_TRAINING_SETTINGS = (
     "init_from",
+    "save_weights",
     "learning_rate",
     "weight_decay",
     "adam_beta1",
@@ -90,8 +93,8 @@ def find_resume_point(run: RunDir) -> ResumePoint:
 def config_for_resume(config: Config, checkpoint: Path) -> Config:
     """Return the settings for resuming from a checkpoint.
 
-    The pretrained weights are not opened again; the checkpoint gives the sizes of the language
-    model.
+    The checkpoint gives the sizes of the language model. The pretrained weights are opened again
+    only for those that the checkpoint leaves out (`training.save_weights`).
 
     Raises:
         RunError: the checkpoint was created with a different model, optimizer or initialization, or
@@ -107,7 +110,7 @@ def config_for_resume(config: Config, checkpoint: Path) -> Config:
         language = replace(
             saved.model.llm,
             path=config.model.llm.path,
-            lora=config.model.llm.lora,
+            lora=_wanted_lora(saved.model.llm.lora, config.model.llm.lora),
         )
         config = replace(config, model=replace(config.model, llm=language))
     changes = describe_changes(_fixed_settings(saved), _fixed_settings(config))
@@ -128,10 +131,18 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
     """
     check_state_dict(
         model.state_dict(),
-        open_weights(checkpoint).meta_tensors,
+        open_run_weights(checkpoint, config).meta_tensors,
         f"{checkpoint} does not belong to {checkpoint.stem}.yaml, restore the file that does: it",
         optional=optional_weights(config),
     )
+
+
+def _wanted_lora(saved: LoraConfig, wanted: LoraConfig) -> LoraConfig:
+    """Return the wanted adapters, with the sizes that their folder has given at the start."""
+    if not wanted.path:
+        return wanted
+    sizes = ("rank", "alpha", "targets", "use_dora", "use_rslora")
+    return replace(wanted, **{name: getattr(saved, name) for name in sizes})
 
 
 def _fixed_settings(config: Config) -> dict:

@@ -152,3 +152,32 @@ def test_repair_removes_unfinished_files(saved: Path) -> None:
     assert repair_checkpoint_dir(RunDir(saved.parents[1])) == parts
     assert sorted(file.name for file in saved.parent.iterdir()) == ["last.ckpt", "last.yaml"]
     assert repair_checkpoint_dir(RunDir(saved.parent)) == []
+
+
+def test_equal_checkpoints_take_the_disk_once(tmp_path: Path) -> None:
+    writer, changed = AtomicCheckpointIO(BEFORE), {**STATE, "global_step": 8}
+    first, last, best = (tmp_path / f"{name}.ckpt" for name in ("step=7", "last", "best"))
+    for file in (first, last, best, best):
+        writer.save_checkpoint(STATE, file)
+    assert first.stat().st_ino == last.stat().st_ino == best.stat().st_ino
+    writer.save_checkpoint(changed, last)
+    assert [step_of(file) for file in (first, last, best)] == [7, 8, 7]
+    assert last.stat().st_nlink == 1
+    writer.remove_checkpoint(first)
+    assert [step_of(file) for file in (last, best)] == [8, 7]
+    names = {f"{name}.{kind}" for name in ("last", "best") for kind in ("ckpt", "yaml")}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+def test_file_system_without_hard_links_keeps_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(checkpoint_io.os, "link", refuse)
+    writer, files = AtomicCheckpointIO(BEFORE), [tmp_path / "a.ckpt", tmp_path / "b.ckpt"]
+    for file in files:
+        writer.save_checkpoint(STATE, file)
+    assert [step_of(file) for file in files] == [7, 7]
+    assert files[0].stat().st_ino != files[1].stat().st_ino
