@@ -40,6 +40,8 @@ SETUPS = (
     Setup("the same frames, a question in a conversation", "tiny", "frames", 60, 1, 16, 4, 2),
     Setup("tiny model, ten minutes of frames", "tiny", "frames", 600, 5, 3, 1, 2),
     Setup("tiny model, ten minutes of features", "tiny", "features", 600, 5, 3, 1, 2),
+    Setup("tiny model, an hour of frames", "tiny", "frames", 3600, 5, 3, 1, 1, goal=4.0),
+    Setup("tiny model, an hour of features", "tiny", "features", 3600, 5, 3, 1, 1, goal=2.5),
     Setup("3B widths, a layer of each part, 8 frames", "3b", "frames", 8, 1, 2, 1, 1),
     Setup("3B widths, a layer of each part, 8 features", "3b", "features", 8, 1, 2, 1, 1),
 )
