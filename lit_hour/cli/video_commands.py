@@ -13,8 +13,10 @@ from lit_hour.cli.command import (
     add_sampling_options,
     read_sampling_params,
 )
+from lit_hour.cli.web_files import local_files
 from lit_hour.config.arguments import CommandParser
 from lit_hour.errors import QuestionError
+from lit_hour.io.urls import is_url
 
 TERMINAL = Path("/dev/tty")
 
@@ -62,6 +64,7 @@ def run_watch(arguments: argparse.Namespace) -> None:
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.video_memory_io import check_memory_name, save_memory
     from lit_hour.inference.watch import Watch
+    from lit_hour.media.live_bytes import check_live_path
     from lit_hour.media.live_stream import LiveStream
 
     question = arguments.question
@@ -76,6 +79,8 @@ def run_watch(arguments: argparse.Namespace) -> None:
             raise QuestionError(f"--{option} {value} is not a time. Give seconds, 0 or more.")
     if arguments.save is not None:
         check_memory_name(arguments.save)
+    if not is_url(arguments.source):
+        check_live_path(arguments.source)
     sampling = read_sampling_params(arguments)
     predictor = VideoPredictor.from_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
@@ -116,7 +121,79 @@ def _line_reader(source: str) -> Callable[[], str] | None:
     return read_line
 
 
+def describe_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of describe."""
+    parser = CommandParser(
+        prog, description, settings_help="any setting of the run, such as video.max_frames=600"
+    )
+    parser.add_positional("file", help="video or saved memory; a URL with --allow-url")
+    add_run_options(parser, takes_device=True)
+    parser.add_option(
+        "--out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="file to write: .json, .vtt (chapters) or .md; may be repeated. Default: Markdown on"
+        " the terminal",
+    )
+    parser.add_option(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="parts of the video that are described one by one; default: 60",
+    )
+    parser.add_option(
+        "--batch-size", type=int, default=4, help="questions that are answered at once; default: 4"
+    )
+    parser.add_option("--max-chapters", type=int, default=12, help="default: 12")
+    parser.add_option(
+        "--allow-url",
+        action="store_true",
+        help="read the file from an http(s) URL, of any address; it is not kept",
+    )
+    return parser
+
+
+def run_describe(arguments: argparse.Namespace) -> None:
+    """Describe a video with times, and write it to files or print it."""
+    from lit_hour.inference.ask import load_or_encode
+    from lit_hour.inference.describe import DescriptionParams, describe
+    from lit_hour.inference.description_formats import (
+        check_description_name,
+        to_markdown,
+        write_description,
+    )
+    from lit_hour.inference.predictor import VideoPredictor
+    from lit_hour.inference.video_memory import check_input_files
+
+    for path in arguments.out:
+        check_description_name(path)
+    params = DescriptionParams(arguments.seconds, arguments.batch_size, arguments.max_chapters)
+    with local_files([arguments.file], arguments.allow_url) as paths:
+        files = check_input_files(paths)
+        if files.are_images:
+            raise QuestionError(f"{paths[0]} is an image. Only a video can be described.")
+        predictor = VideoPredictor.from_run(
+            arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
+        )
+        if predictor.group is not None:
+            raise QuestionError("A video that is divided over processes cannot be described.")
+        memory = load_or_encode(predictor, files)
+    description = describe(predictor, memory, params, show_progress=True)
+    for path in arguments.out:
+        write_description(path, description)
+        print(f"{path}: {len(description.chapters)} chapters, {len(description.events)} events")
+    if not arguments.out:
+        print(to_markdown(description), end="")
+
+
 COMMANDS = {
+    "describe": Command(
+        "describe a video: chapters, events and a summary, with their times",
+        describe_parser,
+        run_describe,
+    ),
     "watch": Command(
         "read a live video, and answer questions about it meanwhile",
         watch_parser,

@@ -85,6 +85,15 @@ class FilterConfig:
 
 
 @dataclass(frozen=True)
+class DescriptionConfig:
+    """Descriptions that are written to the question file beside the questions."""
+
+    captions: bool = field(False, "the caption of each clip: what happens between two times")
+    events: bool = field(False, "the events that begin in each clip, with their times")
+    chapters: bool = field(False, "the chapters of each video, and its summary")
+
+
+@dataclass(frozen=True)
 class VideoMarathonConfig:
     """Captions, events, a summary and questions about videos, by a teacher model."""
 
@@ -121,3 +130,6 @@ class VideoMarathonConfig:
     seed: int = field(0, "seed of the order of questions and options", ge=0)
     client: ClientConfig = field(ClientConfig, "use of the model servers")
     filters: FilterConfig = field(FilterConfig, "which questions are dropped")
+    descriptions: DescriptionConfig = field(
+        DescriptionConfig, "captions, events and chapters as training material"
+    )

@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.1
 
 
 class LiveBytes:
-    """File object for PyAV whose `read` waits for bytes until the source ends or stalls.
+    """File object for PyAV; `read` waits for bytes until the source ends or stalls.
 
     Attributes:
         end_reason: how the source ended; empty before.
@@ -74,6 +74,21 @@ class LiveBytes:
         return b""
 
 
+def check_live_path(source: str) -> None:
+    """Check a path or `-` without opening it.
+
+    Raises:
+        VideoError: it does not exist, or is a folder; or standard input is a terminal.
+    """
+    if source == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            raise VideoError("Standard input is a terminal, not a video. Pipe a stream into it.")
+    elif not os.path.exists(source):
+        raise VideoError(f"{source} does not exist. Give a file, a pipe, - or a URL.")
+    elif os.path.isdir(source):
+        raise VideoError(f"{source} is a folder. Give a file, a pipe, - or a URL.")
+
+
 @contextmanager
 def open_live_bytes(source: str, stall_seconds: float, stopped: Event) -> Iterator[LiveBytes]:
     """Open a path or, for `-`, standard input.
@@ -81,9 +96,8 @@ def open_live_bytes(source: str, stall_seconds: float, stopped: Event) -> Iterat
     Raises:
         VideoError: the source does not exist or cannot be read.
     """
+    check_live_path(source)
     if source == STANDARD_INPUT:
-        if sys.stdin.isatty():
-            raise VideoError("Standard input is a terminal, not a video. Pipe a stream into it.")
         yield LiveBytes(sys.stdin.fileno(), False, stall_seconds, stopped)
         return
     try:
@@ -94,9 +108,7 @@ def open_live_bytes(source: str, stall_seconds: float, stopped: Event) -> Iterat
             f"{source} cannot be read ({error.strerror}). Give a file, a pipe, - or a URL."
         ) from error
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise VideoError(f"{source} is a folder. Give a file, a pipe, - or a URL.")
-        yield LiveBytes(descriptor, stat.S_ISREG(mode), stall_seconds, stopped)
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        yield LiveBytes(descriptor, is_file, stall_seconds, stopped)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Packets of a stream whose end is unknown, with timestamps that are repaired as they arrive.
+"""Packets of a live stream, with timestamps that are repaired as they arrive.
 
 `repair_live_packets` applies the rules of `scan_packets`, which reads a whole file first. This
 module must not import torch.

@@ -30,7 +30,10 @@ from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.packet_times import TimeSource, VideoPacket
 from lit_hour.media.video_probe import VIDEO_FORMATS, find_films
 
-_SEND = "Send a format that can be read while it is written: ts, mkv, flv or fragmented mp4."
+_SEND = (
+    "Send a format that can be read while it is written: ts, mkv, flv or fragmented mp4. Use"
+    " lit-hour ask for a file that is complete."
+)
 _MIN_TIMEOUT_SECONDS = 1.0  # of a URL
 _URL_OPTIONS = {
     "rtsp_transport": "tcp",  # packets that UDP loses would be damage

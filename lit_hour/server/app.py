@@ -14,6 +14,8 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, Response
 
 from lit_hour.errors import ServerError
+from lit_hour.inference.describe import Description
+from lit_hour.inference.description_formats import description_fields, to_webvtt
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
 from lit_hour.server.chat_completions import create_completion
@@ -221,6 +223,20 @@ def _add_video_routes(app: FastAPI, state: AppState) -> None:
         media_type = MEDIA_TYPES.get(Path(video.name).suffix.lower(), "application/octet-stream")
         headers = {"Content-Security-Policy": "sandbox"}
         return FileResponse(video.path, media_type=media_type, headers=headers)
+
+    @app.get("/v1/videos/{video_id}/description")
+    async def get_description(request: Request, video_id: str) -> dict[str, Any]:
+        description = await _describe(request, video_id)
+        return {"id": video_id, "object": "video.description", **description_fields(description)}
+
+    @app.get("/v1/videos/{video_id}/chapters.vtt")
+    async def get_chapters(request: Request, video_id: str) -> Response:
+        description = await _describe(request, video_id)
+        return Response(to_webvtt(description), media_type="text/vtt; charset=utf-8")
+
+    async def _describe(request: Request, video_id: str) -> Description:
+        describing = state.descriptions.describe(state.videos.get(video_id))
+        return await cancel_on_disconnect(request, describing)
 
     @app.get("/v1/videos/{video_id}/thumbnails/{index}")
     async def get_thumbnail(video_id: str, index: int) -> Response:

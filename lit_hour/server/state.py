@@ -9,6 +9,7 @@ from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessPolicy, AllowedDirs
 from lit_hour.server.decode_sandbox import start_forkserver
+from lit_hour.server.description import DescriptionService
 from lit_hour.server.generation import GenerationService
 from lit_hour.server.http_errors import FieldError
 from lit_hour.server.media import MediaLoader
@@ -50,6 +51,7 @@ class AppState:
         self.generation = GenerationService(
             predictor, self.executor, self.videos, self.queue, self.metrics
         )
+        self.descriptions = DescriptionService(predictor, self.executor, self.videos)
         self.media = MediaLoader(
             predictor.config, self.videos, allowed_dirs, self.upload_dir, self.uploads, self.metrics
         )

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.io.atomic import atomic_write
 from lit_hour.videomarathon.annotation import Annotation, read_annotation
 from lit_hour.videomarathon.dataset_stats import DatasetStats, write_charts
+from lit_hour.videomarathon.description_records import description_records
 from lit_hour.videomarathon.response_cache import TokenUsage
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
@@ -38,6 +40,8 @@ class DatasetTotals:
         failed: videos that could not be annotated, and the reasons.
         unfinished: videos that are not annotated yet, or that another process works on.
         num_questions: by format, then by task.
+        num_descriptions: captions, lists of events, chapters and summaries, by
+            `videomarathon.descriptions`.
         num_dropped: questions by filter.
         num_responses: of the teacher, including those about failed videos.
         prompt_tokens: in these responses' requests.
@@ -53,6 +57,7 @@ class DatasetTotals:
     num_questions: dict[str, Counter[str]] = field(
         default_factory=lambda: {"open_ended": Counter(), "multiple_choice": Counter()}
     )
+    num_descriptions: int = 0
     num_dropped: Counter[str] = field(default_factory=Counter)
     num_responses: int = 0
     prompt_tokens: int = 0
@@ -78,6 +83,12 @@ class DatasetTotals:
         else:
             self.failed[name] = failure.reason
             self._add_usage(failure.usage, config)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all counts; descriptions only if there are any."""
+        return {
+            name: value for name, value in vars(self).items() if value or name != "num_descriptions"
+        }
 
     def _add_usage(self, usage: Annotation | TokenUsage, config: VideoMarathonConfig) -> None:
         self.num_responses += usage.num_responses
@@ -114,14 +125,16 @@ def aggregate(
                 continue
             totals.add(annotation, config)
             stats.add(annotation)
-            for question in annotation.questions:
+            descriptions = list(description_records(annotation, config.descriptions))
+            totals.num_descriptions += len(descriptions)
+            for question in [*annotation.questions, *descriptions]:
                 question_file.write(separator + json.dumps({"video": name, **question}))
                 separator = ",\n"
             for dropped in annotation.dropped:
                 dropped_file.write(json.dumps({"video": name, **dropped}) + "\n")
         question_file.write("\n]\n")
     with atomic_write(out / TOTALS_NAME) as totals_file:
-        json.dump(vars(totals), totals_file, indent=1)
+        json.dump(totals.to_json(), totals_file, indent=1)
     write_charts(out / CHARTS_NAME, stats)
     return totals
 
@@ -133,9 +146,10 @@ def format_report(videos: Path, out: Path, totals: DatasetTotals) -> str:
     )
     tokens = (totals.prompt_tokens + totals.completion_tokens) / 1e6
     by_filter = ", ".join(f"{number} {name}" for name, number in totals.num_dropped.most_common())
+    described = f", {totals.num_descriptions} descriptions" if totals.num_descriptions else ""
     lines = [
         f"{out}: {totals.num_videos} videos ({totals.duration_seconds / 3600:.2f} hours),"
-        f" {open_ended} open-ended and {multiple_choice} multiple-choice questions",
+        f" {open_ended} open-ended and {multiple_choice} multiple-choice questions{described}",
         f"teacher: {totals.num_responses} responses, {tokens:.2f}M tokens, cost {totals.cost:.2f}",
         f"dropped: {totals.num_dropped.total()} questions{f' ({by_filter})' if by_filter else ''},"
         f" listed in {out / DROPPED_NAME}",

@@ -29,6 +29,7 @@ CACHE_NAME, ANNOTATION_NAME = "responses.jsonl", "annotation.json"
 # Sections and settings that do not change an annotation.
 IRRELEVANT_SETTINGS = (
     "client",
+    "descriptions",
     "max_failed_videos",
     "max_missing_videos",
     "max_invalid_records",

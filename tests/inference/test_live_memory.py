@@ -128,13 +128,13 @@ def test_a_limit_out_of_range_is_refused(predictor: VideoPredictor) -> None:
 
 
 @pytest.mark.slow
-def test_hours_take_no_more_memory_than_the_limit() -> None:
+def test_a_long_video_takes_no_more_memory_than_the_limit() -> None:
     predictor = make_predictor()
     live, frames, sizes = LiveMemory(predictor, "live", 64), random_frames(8), []
-    for start in range(0, 7200, 8):
+    for start in range(0, 2400, 8):
         timestamps = frames.timestamps + start
         live.append(replace(frames, timestamps=timestamps), start + 8)
         sizes.append(live.memory.num_bytes)
-    assert live.num_read == 7200 and live.memory.num_frames <= 64
+    assert live.num_read == 2400 and live.memory.num_frames <= 64
     assert max(sizes[-100:]) <= max(sizes[:50])
-    assert times(live.memory)[0] == 0 and times(live.memory)[-1] == 7199
+    assert times(live.memory)[0] == 0 and times(live.memory)[-1] == 2399

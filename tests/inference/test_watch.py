@@ -24,10 +24,11 @@ from tests.inference.helpers import (
     generate_text,
     make_predictor,
 )
-from tests.media.helpers import write_moving
+from tests.media.helpers import loop_video, write_moving
 from tests.media.live_sources import growing_file, named_pipe
 
 NUM_SECONDS = 12
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +166,14 @@ def test_arguments_are_checked(ts: Path, tmp_path: Path) -> None:
         (["  "], "The question is empty"),
         (["What?", "--save", "film.mp4"], "film.mp4 is not the name of a memory"),
         (["What?"], "runs/none"),
+        (["What?", "--device", "cpu"], "does not exist"),
     ):
         with pytest.raises(InputError, match=message):
-            main(["watch", str(ts), *options, "--run", str(tmp_path / "runs/none")])
+            source = tmp_path / "none.ts" if "--device" in options else ts
+            main(["watch", str(source), *options, "--run", str(tmp_path / "runs/none")])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sigint_saves_what_was_read(random_run: RunDir, ts: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lit_hour", "watch", str(tmp_path / "camera.ts"), "What?"]
     options = ["--run", str(random_run.path), "--save", str(tmp_path / "film.safetensors")]
@@ -192,3 +195,25 @@ def test_sigint_saves_what_was_read(random_run: RunDir, ts: Path, tmp_path: Path
     predictor = VideoPredictor.from_run(random_run.path, device="cpu", overrides=overrides)
     memory = load_memory(predictor, tmp_path / "film.safetensors")
     assert memory.num_frames >= 10
+
+
+@pytest.mark.slow
+def test_an_hour_of_a_live_source_keeps_flat_memory(
+    predictor: VideoPredictor, ts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop_video(ts, hour := tmp_path / "hour.ts", 3600)
+    watch = make_watch(
+        predictor, hour, stall_seconds=0.0, max_frames=64, question="What?", every_seconds=300.0
+    )
+    resident, encode = [], watch._encode_pending
+
+    def measure() -> None:
+        encode()
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES)
+
+    watch._encode_pending = measure
+    watch.run()
+    assert watch.live.num_read == 3600 and watch.memory.num_frames <= 64
+    quarter = len(resident) // 4
+    assert max(resident[quarter:]) - max(resident[:quarter]) < 20e6
+    assert capsys.readouterr().out.count("What?") >= 4

@@ -181,7 +181,7 @@ def test_sources_that_cannot_be_read_are_refused(
     (tmp_path / "empty.ts").touch()
     os.mkfifo(tmp_path / "silent")
     for source, message in (
-        (tmp_path / "none.ts", r"none\.ts cannot be read \(No such file or directory\)"),
+        (tmp_path / "none.ts", r"none\.ts does not exist"),
         (tmp_path, "is a folder"),
         (
             plain,
@@ -191,7 +191,7 @@ def test_sources_that_cannot_be_read_are_refused(
         (tmp_path / "empty.ts", "cannot be read as a live video .*it sent nothing for 0.2 s"),
         (tmp_path / "silent", "cannot be read as a live video .*it sent nothing for 0.2 s"),
         ("http://127.0.0.1:9/live.ts", "cannot be read as a live video"),
-        ("concat:/etc/passwd", "cannot be read"),
+        ("concat:/etc/passwd", "does not exist"),
         ("gopher://127.0.0.1/x", "cannot be read"),
         ("file:///etc/passwd", "cannot be read"),
     ):
@@ -199,14 +199,3 @@ def test_sources_that_cannot_be_read_are_refused(
             read_live(source, 0.2)
     with pytest.raises(ConfigError, match=r"video\.sampling=published needs the end of a video"):
         read_live(ts, sampling="published")
-
-
-@pytest.mark.slow
-def test_an_hour_takes_no_more_memory_than_a_minute(ts: Path, tmp_path: Path) -> None:
-    loop_video(ts, hour := tmp_path / "hour.ts", 3600)
-    stream, resident = LiveStream(str(hour), CONFIG, 0.0), []
-    for _, seconds in stream.frames():
-        if seconds in (60, 900, 3590):
-            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
-    assert stream.duration_seconds > 3590
-    assert max(resident) - resident[0] < 20e6

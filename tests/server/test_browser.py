@@ -233,6 +233,26 @@ def _num_cancelled(server: RunningServer) -> float:
 
 
 @pytest.mark.slow
+def test_chapters_are_listed_on_request_and_seek(
+    browser: Browser, server: RunningServer, film: Path
+) -> None:
+    upload_film(browser, server, film)
+    browser.find("#describe").click()
+    browser.wait_until_visible("#chapters button")
+    assert not browser.find("#describe").is_displayed()
+    video = server.get("/v1/videos").json()["data"][-1]["id"]
+    chapters = server.get(f"/v1/videos/{video}/description").json()["chapters"]
+    assert browser.count("#chapters button") == len(chapters)
+    browser.find_all("#chapters button")[-1].click()
+    start_seconds = chapters[-1]["start_seconds"]
+    wait_for(lambda: abs(browser.player("currentTime") - start_seconds) < 1)
+    count_cues = "return document.getElementById('player').textTracks[0]?.cues?.length"
+    wait_for(lambda: browser.run(count_cues) == len(chapters))
+    assert browser.run(FIND_UNNAMED_CONTROLS) == []
+    assert browser.console_errors() == []
+
+
+@pytest.mark.slow
 def test_clicks_on_timeline_thumbnails_and_moments_seek(
     browser: Browser, server: RunningServer, film: Path
 ) -> None:

@@ -47,6 +47,9 @@ export function uploadVideo(file, onProgress) {
 // Where the model looked for a complete answer: { moments, curve }. The server computes it at this request.
 export const getEvidence = async (id, signal) => (await (await request(`/v1/chat/completions/${id}/evidence`, { signal })).json()).evidence;
 
+// Summary, chapters and events of a video. The server computes them at the first request, which takes minutes for an hour.
+export const getDescription = async (id, signal) => (await request(`/v1/videos/${id}/description`, { signal })).json();
+
 // Yield the pieces of an answer as { id, text }; `id` is that of the completion. `sampling` has fields of the request.
 export async function* streamAnswer(model, messages, sampling, signal) {
   const body = JSON.stringify({ model, messages, ...sampling, stream: true });

@@ -1,6 +1,7 @@
 // The steps of a video through the page: chosen, uploaded, encoded, asked about.
 
 import * as api from "./api.js";
+import { startChapters } from "./chapters.js";
 import { cancelRequests, startConversation } from "./conversation.js";
 import { formatTime, seek, showThumbnails, showVideo, unloadVideo } from "./timeline.js";
 
@@ -115,6 +116,7 @@ async function enter(video, seconds = 0) {
   showVideo(video.id, video.name, video.duration_seconds);
   if (seconds) seek(seconds);
   startConversation(serverInfo.model, video.id);
+  startChapters(video.id);
   byId("ask").inert = false;
   byId("question").focus();
   await pollUntilReady(video, visit).catch((error) => {
