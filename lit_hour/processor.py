@@ -16,6 +16,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.media.subtitles import interleave_with_frames, subtitles_at
 from lit_hour.text.chat_template import (
+    VIDEO_NOTES,
     tokenize_answer,
     tokenize_conversation,
 )
@@ -92,24 +93,9 @@ class HourLLaVAProcessor:
         return Conversation(tuple(messages), expects_answer=True)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
-        """Return the sentence on a video's length in the prompt, by `text.time_sentence`.
-
-        Source: the published one is that of the training code of Hour-LLaVA (arXiv:2506.05332).
-        """
-        match self.config.time_sentence:
-            case "own":
-                return (
-                    f"The video is {duration_seconds:.2f} seconds long;"
-                    f" {num_frames} frames of it are shown."
-                )
-            case "published":
-                return (
-                    f"The video lasts for {duration_seconds:.2f} seconds, and {num_frames} frames"
-                    " are uniformly sampled from it. Please answer the following questions related"
-                    " to this video."
-                )
-            case "none":
-                return ""
+        """Return the sentence on a video's length in the prompt, by `text.time_sentence`."""
+        note = VIDEO_NOTES[self.config.time_sentence]
+        return note.format(seconds=duration_seconds, num_frames=num_frames)
 
     def describe_video(
         self,

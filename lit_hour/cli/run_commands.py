@@ -17,7 +17,8 @@ from lit_hour.cli.command import (
 )
 from lit_hour.cli.web_files import local_files
 from lit_hour.config.arguments import CommandParser
-from lit_hour.errors import QuestionError
+from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.run_dir import RunDir
 
 
 def ask_parser(prog: str, description: str) -> CommandParser:
@@ -268,11 +269,22 @@ def convert_parser(prog: str, description: str) -> CommandParser:
         action="store_true",
         help="write only the LoRA adapters of a run, as a folder that peft loads",
     )
+    parser.add_option(
+        "--to",
+        choices=["transformers"],
+        help="a run to a folder that transformers loads without lit_hour; default: between a run"
+        " and the published layout",
+    )
     return parser
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
     """Convert a model between the Hugging Face layout and a run folder, and print a summary."""
+    if arguments.to is not None and arguments.adapter:
+        raise ConfigError("--adapter and --to are two formats. Give one of them.")
+    if arguments.to is not None:
+        _export_to_transformers(arguments)
+        return
     from lit_hour.weights.convert import convert
     from lit_hour.weights.peft_export import export_adapter
 
@@ -280,6 +292,22 @@ def run_convert(arguments: argparse.Namespace) -> None:
         arguments.source, arguments.target, arguments.overrides, arguments.checkpoint
     )
     print(converted.to_text())
+
+
+def _export_to_transformers(arguments: argparse.Namespace) -> None:
+    """Export a run, with the scores that its reports have, and print a summary."""
+    from lit_hour.evaluation.report.report import read_reports_of
+    from lit_hour.export.model_card import ReportedScore
+    from lit_hour.export.to_transformers import export_to_transformers
+
+    def read_scores(checkpoint: Path) -> list[ReportedScore]:
+        reports = read_reports_of(checkpoint, RunDir(arguments.source).evaluation)
+        return [ReportedScore(report.summary(), report.full_protocol) for report in reports]
+
+    exported = export_to_transformers(
+        arguments.source, arguments.target, arguments.overrides, arguments.checkpoint, read_scores
+    )
+    print(exported.to_text())
 
 
 def export_small_parser(prog: str, description: str) -> CommandParser:
@@ -364,7 +392,7 @@ COMMANDS = {
         run_compare,
     ),
     "convert": Command(
-        "convert a published Hour-LLaVA to a run, or a run to the published layout",
+        "convert a published Hour-LLaVA to a run, or a run to the published layout or transformers",
         convert_parser,
         run_convert,
     ),

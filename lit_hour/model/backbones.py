@@ -50,6 +50,27 @@ BACKBONES = {
 }
 
 
+def build_network_config(config: LLMConfig, vocab_size: int) -> Any:
+    """Build the configuration of transformers for the network, without adapters.
+
+    Args:
+        config: architecture and sizes.
+        vocab_size: rows of the embedding.
+    """
+    return BACKBONES[config.model_type].config_class(
+        vocab_size=vocab_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        intermediate_size=config.intermediate_size,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.rms_norm_eps,
+        initializer_range=config.initializer_range,
+        tie_word_embeddings=config.tie_word_embeddings,
+    )
+
+
 def build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
     """Build the network with random weights, and adapters if they are configured.
 
@@ -57,21 +78,8 @@ def build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
         config: architecture and sizes.
         vocab_size: rows of the embedding.
     """
-    backbone = BACKBONES[config.model_type]
-    network: Any = backbone.model_class(
-        backbone.config_class(
-            vocab_size=vocab_size,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            intermediate_size=config.intermediate_size,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            rms_norm_eps=config.rms_norm_eps,
-            initializer_range=config.initializer_range,
-            tie_word_embeddings=config.tie_word_embeddings,
-        )
-    )
+    network_config = build_network_config(config, vocab_size)
+    network: Any = BACKBONES[config.model_type].model_class(network_config)
     replace_last_layer(network.model.layers)
     if config.lora.rank:
         inject_adapters(network, config.lora)

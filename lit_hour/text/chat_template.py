@@ -31,6 +31,14 @@ from lit_hour.types import (
     TokenizedText,
 )
 
+# Sentence on a video's length, by `text.time_sentence`. The published one is that of the training
+# code of Hour-LLaVA (arXiv:2506.05332).
+VIDEO_NOTES = {
+    "own": "The video is {seconds:.2f} seconds long; {num_frames} frames of it are shown.",
+    "published": "The video lasts for {seconds:.2f} seconds, and {num_frames} frames are uniformly"
+    " sampled from it. Please answer the following questions related to this video.",
+    "none": "",
+}
 McqFormat = Literal["letter", "text"]
 SegmentKind = Literal["prompt", "frame time", "answer header", "answer", "answer newline"]
 

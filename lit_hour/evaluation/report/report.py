@@ -26,6 +26,7 @@ from lit_hour.evaluation.scoring import (
     stated_intervals,
 )
 from lit_hour.io.atomic import atomic_write_text
+from lit_hour.io.hashing import hash_path
 from lit_hour.text.time_intervals import grounding_scores
 
 FORMAT = 3
@@ -354,6 +355,18 @@ def read_report(file: Path) -> Report:
         raise ReportError(f"The report {file} cannot be read: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{file} is not a report of an evaluation: {error!r}") from error
+
+
+def read_reports_of(checkpoint: Path, evaluations: Path) -> list[Report]:
+    """Read the reports in RUN/evaluation that are on a checkpoint, by the hash of its weights.
+
+    Raises:
+        ReportError: see `read_report`.
+    """
+    files = sorted(evaluations.glob("*/report.json"))
+    digest = hash_path(checkpoint) if files else ""
+    reports = map(read_report, files)
+    return [one for one in reports if one.protocol["checkpoint"]["SHA-256"] == digest]
 
 
 def _read_score(record: dict[str, Any]) -> Score:
