@@ -19,6 +19,7 @@ from lit_hour.cli import (
     question_commands,
     run_commands,
     video_commands,
+    weight_commands,
 )
 from lit_hour.errors import InputError
 
@@ -36,6 +37,7 @@ COMMANDS = {
     **plan_commands.COMMANDS,
     **run_commands.COMMANDS,
     **video_commands.COMMANDS,
+    **weight_commands.COMMANDS,
 }
 
 

@@ -98,21 +98,13 @@ def export_to_transformers(
     config = load_config(file.with_suffix(".yaml"), overrides)
     _check_exportable(config)
     tokenizer = load_tokenizer(run.tokenizer)
-    stored = open_weights(file)
-    check_state_dict(
-        meta_state_dict(config, len(tokenizer)),
-        stored.meta_tensors,
-        f"{file}, with the settings beside it,",
-        optional=optional_weights(config),
-    )
-    plain = merge_adapters(stored, config.model.llm.lora)
-    untied = plain.subset(drop_tied_output(plain.meta_tensors, config).keys())
+    plain = _open_plain(file, config, len(tokenizer))
     tower = map_tower(config.model.vision)
     image_token_id = _add_image_token(tokenizer)
     num_rows = max(len(plain.meta_tensors[EMBEDDING]), image_token_id + 1)
     exported = _build_config(config, tower, image_token_id, num_rows)
     exported.dtype = plain.meta_tensors[EMBEDDING].dtype
-    weights = _rename(untied, tower, _meta_state(exported))
+    weights = _rename(plain, tower, _meta_state(exported))
     scores = read_scores(file)
     target = target.absolute()
     with complete_or_absent(target, weights.num_bytes) as unfinished:
@@ -130,6 +122,19 @@ def export_to_transformers(
         (f"from {file}", *_notes(config)),
         (("less", str(target / "README.md")),),
     )
+
+
+def _open_plain(file: Path, config: Config, num_tokens: int) -> StoredWeights:
+    """Open the weights of a checkpoint, without adapters and without a tied output layer."""
+    stored = open_weights(file)
+    check_state_dict(
+        meta_state_dict(config, num_tokens),
+        stored.meta_tensors,
+        f"{file}, with the settings beside it,",
+        optional=optional_weights(config),
+    )
+    plain = merge_adapters(stored, config.model.llm.lora)
+    return plain.subset(drop_tied_output(plain.meta_tensors, config).keys())
 
 
 def _check_exportable(config: Config) -> None:

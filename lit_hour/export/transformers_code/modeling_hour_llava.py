@@ -223,21 +223,20 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         """Compute logits, and the loss if there are labels.
 
         Args:
-            input_ids: `(texts, tokens)`; each visual token has a placeholder, see the processor.
+            input_ids: `(texts, tokens)`; each visual token has a placeholder.
             attention_mask: `(texts, tokens)`.
             position_ids: `(texts, tokens)`.
-            past_key_values: the KV cache of earlier tokens.
+            past_key_values: the KV cache.
             inputs_embeds: `(texts, tokens, dim)` in place of `input_ids`.
             labels: `(texts, tokens)`, -100 where nothing is learned.
             use_cache: return the KV cache.
-            logits_to_keep: last tokens to compute logits for; 0 for all.
+            logits_to_keep: last tokens with logits; 0 for all.
             pixel_values: `(images of all texts, 3, size, size)`, 0 to 255.
-            question_mask: `(texts, tokens)` bool, the text that memory augmentation may see; all of
-                it by default.
+            question_mask: `(texts, tokens)` bool, what memory augmentation may see; all if None.
             num_images: `(texts,)`, images or frames of each text.
             is_video: `(texts,)` bool.
             tile_grids: `(texts, 2)`, rows and columns of tiles; 0 without tiles.
-            image_sizes: `(texts, 2)`, height and width of an image with tiles, in pixels.
+            image_sizes: `(texts, 2)`, height and width of one image, in pixels.
             kwargs: of the language model.
         """
         outputs = self.model(
@@ -255,14 +254,11 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             image_sizes=image_sizes,
             **kwargs,
         )
-        hidden = outputs.last_hidden_state  # (texts, tokens, dim)
-        logits = self.lm_head(hidden[:, -logits_to_keep:])  # (texts, tokens, vocabulary)
-        placeholder = torch.tensor([self.config.image_token_id], device=logits.device)  # (1,)
-        logits = logits.index_fill(-1, placeholder, torch.finfo(logits.dtype).min)
-        loss = None
-        if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size)
+        hidden = outputs.last_hidden_state[:, -logits_to_keep:]  # (texts, tokens, dim)
+        logits = self.lm_head(hidden)  # (texts, tokens, vocabulary)
+        logits[..., self.config.image_token_id] = torch.finfo(logits.dtype).min
+        vocab_size = self.config.text_config.vocab_size
+        loss = None if labels is None else self.loss_function(logits, labels, vocab_size)
         return HourLlavaOutput(
             loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions
         )
