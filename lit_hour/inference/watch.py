@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lit_hour.config.sampling_params import GREEDY, SamplingParams
-from lit_hour.errors import QuestionError
+from lit_hour.errors import QuestionError, VideoError
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.live_memory import LiveMemory
 from lit_hour.inference.predictor import VideoPredictor
@@ -94,7 +94,7 @@ class Watch:
         self._stopped = Event()
 
     def run(self, read_line: Callable[[], str] | None = None) -> None:
-        """Read the source to its end, and questions to theirs; Ctrl-C ends both.
+        """Read the source and the questions to their ends; Ctrl-C ends both.
 
         Args:
             read_line: returns the next question; EOFError ends the questions. None for no
@@ -140,9 +140,15 @@ class Watch:
                 self._stream.stop()
 
     def _read_frames(self) -> None:
+        is_readable = False
         try:
             for image, seconds in self._stream.frames():
                 self._put(SampledFrame(image, seconds, self._stream.duration_seconds))
+                is_readable = True
+        except VideoError as error:
+            if not is_readable:
+                raise
+            self._stream.end_reason = str(error).rstrip(".")  # what was read stays
         finally:
             self._put(End("video"))
 
@@ -204,7 +210,8 @@ class Watch:
         """Encode the last frames, and print how the source ended."""
         self._encode_pending()
         if self.live.memory is None:
-            return  # the decoder raises the reason
+            self._open.clear()  # the decoder raises the reason
+            return
         stream, num_kept = self._stream, self.live.memory.num_frames
         self.live.set_duration(stream.duration_seconds)
         damaged = stream.damage.num_packets

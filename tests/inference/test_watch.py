@@ -139,6 +139,44 @@ def test_a_source_without_video_is_an_error(predictor: VideoPredictor, tmp_path:
         _ = watch.memory
 
 
+def test_a_source_without_video_ends_a_conversation_at_once(
+    predictor: VideoPredictor, tmp_path: Path
+) -> None:
+    (tmp_path / "noise.ts").write_bytes(bytes(100_000))
+    watch, released = make_watch(predictor, tmp_path / "noise.ts", stall_seconds=0.0), []
+
+    def read_line() -> str:  # a terminal at which nothing is typed
+        while not released:
+            time.sleep(0.01)
+        raise EOFError
+
+    with pytest.raises(VideoError, match="cannot be read as a live video"):
+        watch.run(read_line)
+    released.append(True)
+
+
+def test_an_error_of_the_decoder_ends_the_source_and_keeps_what_was_read(
+    predictor: VideoPredictor,
+    ts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = make_watch(predictor, ts, stall_seconds=0.0, question="What?")
+    frames = watch._stream.frames
+
+    def fail() -> Iterator[tuple]:
+        for number, frame in enumerate(frames()):
+            if number == 7:
+                raise VideoError("Frame 7 has a pixel format of its own.")
+            yield frame
+
+    monkeypatch.setattr(watch._stream, "frames", fail)
+    watch.run()
+    end, question, *_ = lines_of(capsys)
+    assert "Frame 7 has a pixel format of its own. 7 frames read, 7 in memory" in end
+    assert question.endswith("What?") and watch.memory.num_frames == 7
+
+
 def test_ctrl_c_keeps_all_frames_that_were_decoded(
     predictor: VideoPredictor, ts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
