@@ -28,6 +28,8 @@ from lit_hour.media.packet_times import (
     holds_frame,
 )
 
+MAX_GAP_SECONDS = 3600.0  # in other containers than `JOINABLE_CONTAINERS`; a longer one is damage
+
 
 class PacketClock:
     """Makes the timestamps of packets one rising line, one packet at a time.
@@ -48,7 +50,8 @@ class PacketClock:
         elif container.format.name in UNTIMED_CONTAINERS:
             source = TimeSource.DECODING
         self.repair = TimestampRepair(source, 0, max(round(1 / (rate * self._time_base)), 1))
-        self._is_joinable = container.format.name in JOINABLE_CONTAINERS
+        is_joinable = container.format.name in JOINABLE_CONTAINERS
+        self._max_step_seconds = MAX_FORWARD_SECONDS if is_joinable else MAX_GAP_SECONDS
         self.first_ticks: int | None = None
         self.end_ticks = self._offset_ticks = 0
         self._orders: deque[int] = deque(maxlen=MAX_REORDERED + 1)  # of the packets before
@@ -72,6 +75,9 @@ class PacketClock:
             self._orders.append(order)
         if packet.pts is not None:
             packet.pts += self._offset_ticks
+            gap_seconds = (packet.pts - self.end_ticks) * self._time_base
+            if self.first_ticks is not None and gap_seconds > MAX_GAP_SECONDS:
+                packet.pts = ticks = None  # the frame follows the one before it
         if packet.dts is not None:
             packet.dts += self._offset_ticks
         if ticks is not None and not packet.is_discard:
@@ -85,7 +91,7 @@ class PacketClock:
         if not self._orders:
             return False
         step_seconds = (order - self._orders[-1]) * self._time_base
-        if self._is_joinable and step_seconds > MAX_FORWARD_SECONDS:
+        if step_seconds > self._max_step_seconds:
             return True
         if is_keyframe:
             return step_seconds < 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 
+import av
 import pytest
 import torch
 
@@ -56,8 +57,6 @@ def test_equals_the_file_in_every_container(tmp_path: Path, suffix: str, fps: fl
 
 def fragment(source: Path, target: Path) -> Path:
     """Copy the packets of a video to an mp4 whose index comes first."""
-    import av
-
     with (
         av.open(str(source)) as clip,
         av.open(str(target), "w", container_options=FRAGMENTED) as container,
@@ -83,6 +82,24 @@ def test_timestamps_that_start_again_follow_the_part_before(ts: Path, tmp_path: 
     frames, stream = read_live(file)
     assert_equals_file(frames, stream, file)
     assert len(frames) == 18
+
+
+@pytest.mark.parametrize("is_keyframe", (True, False))
+def test_absurd_timestamps_cost_no_time(ts: Path, tmp_path: Path, is_keyframe: bool) -> None:
+    """All times from a keyframe on, or the presentation time of one other frame, are too late."""
+    file, wrong = tmp_path / "camera.mkv", 50 if is_keyframe else 63
+    with av.open(str(ts)) as clip, av.open(str(file), "w") as container:
+        source = clip.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        for number, packet in enumerate(packet for packet in clip.demux(source) if packet.size):
+            packet.stream, late = stream, round(10**6 / packet.time_base)
+            if number == wrong or (is_keyframe and number > wrong):
+                packet.pts += late
+            if is_keyframe and number >= wrong:
+                packet.dts += late
+            container.mux(packet)
+    frames, stream = read_live(file)
+    assert 5 <= len(frames) <= 7 and 5.5 < stream.duration_seconds < 7.5
 
 
 @pytest.mark.parametrize(
