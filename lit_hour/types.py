@@ -46,6 +46,7 @@ class Question:
         options: of a multiple-choice question, in the order shown; empty for an open-ended one.
         answer: the text of the answer; one of `options` for a multiple-choice question.
         evidence: where in the video the answer is found, as (start, end) in seconds.
+        rejected: of a preference pair, the worse answer; `answer` is the chosen one. Else "".
     """
 
     id: str
@@ -55,11 +56,16 @@ class Question:
     answer: str
     options: tuple[str, ...] = ()
     evidence: tuple[tuple[float, float], ...] = ()
+    rejected: str = ""
 
     @property
     def answer_letter(self) -> str:
         """The letter of the right option: "A" for the first. Multiple choice only."""
-        return chr(ord("A") + self.options.index(self.answer))
+        return self.letter_of(self.answer)
+
+    def letter_of(self, option: str) -> str:
+        """Return the letter of an option: "A" for the first."""
+        return chr(ord("A") + self.options.index(option))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_hour.config.fields import field
+from lit_hour.config.preference import DPOConfig, GRPOConfig
 from lit_hour.errors import ConfigError
 
-Objective = Literal["next_token", "answer_words"]
+Objective = Literal["next_token", "answer_words", "dpo", "grpo"]
+PREFERENCE_OBJECTIVES: tuple[Objective, ...] = ("dpo", "grpo")  # with a reference model
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,15 @@ class TrainingConfig:
     )
     objective: Objective = field(
         "next_token",
-        "next_token: the language model predicts the tokens of the answers; answer_words: the mean"
-        " of the visual tokens of a question predicts the words of its answer, by cosine similarity"
-        " to their embeddings. Then no decoder layer runs, which takes a fraction of the time, and"
-        " a new projector and MemAug learn where a pretrained language model reads words",
+        "next_token: the language model predicts the tokens of the answers (supervised fine-tuning,"
+        " SFT); answer_words: the mean of the visual tokens of a question predicts the words of its"
+        " answer, by cosine similarity to their embeddings. Then no decoder layer runs, which takes"
+        " a fraction of the time, and a new projector and MemAug learn where a pretrained language"
+        " model reads words; dpo: chosen answers become more likely than rejected ones; grpo:"
+        " sampled answers with a high reward become more likely",
     )
+    dpo: DPOConfig = field(DPOConfig, "preference tuning, for training.objective=dpo")
+    grpo: GRPOConfig = field(GRPOConfig, "sampled answers and rewards, for training.objective=grpo")
     max_steps: int = field(
         0,
         "optimizer steps; 0 for one epoch of the sources",
@@ -186,6 +192,11 @@ class TrainingConfig:
     )
     num_threads: int = field(0, "CPU threads of each process; 0 for PyTorch's default", ge=0)
     num_nodes: int = field(1, "machines", ge=1)
+
+    @property
+    def steps_per_group(self) -> int:
+        """Consecutive optimizer steps on the same samples: with GRPO, on the same answers."""
+        return self.grpo.updates_per_group if self.objective == "grpo" else 1
 
 
 def replica_mesh_shape(num_ranks: int, replicas: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from lit_hour.config.hints import RENAMED_VALUES, present_name, suggest_settings
 from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
 from lit_hour.config.model import LORA_TARGETS
 from lit_hour.config.schema import Config
-from lit_hour.config.training import TrainingConfig
+from lit_hour.config.training import PREFERENCE_OBJECTIVES, TrainingConfig
 from lit_hour.errors import ConfigError
 
 SCHEMA = {info.name: info for info in walk_schema()}  # every setting and section by full name
@@ -137,7 +137,7 @@ def check_config(config: Config) -> None:
         )
     _check_batches(data)
     _check_forgetting(config)
-    _check_objective(training)
+    _check_objective(config)
     _check_lora(config)
     _check_sharding(training)
 
@@ -167,7 +167,10 @@ def _check_forgetting(config: Config) -> None:
         )
 
 
-def _check_objective(training: TrainingConfig) -> None:
+def _check_objective(config: Config) -> None:
+    training = config.training
+    if training.objective in PREFERENCE_OBJECTIVES:
+        _check_preference_objective(config)
     if training.objective == "answer_words" and (
         training.learning_rate.llm > 0 or training.strategy == "fsdp"
     ):
@@ -194,6 +197,49 @@ def _check_lora(config: Config) -> None:
             f" training.precision={precision}. Set training.precision=bf16-mixed, or"
             " base_precision=fp32."
         )
+
+
+def _check_preference_objective(config: Config) -> None:
+    """Check what DPO and GRPO need: single questions, whole answers and a reference model."""
+    training = config.training
+    for name, value, needed, reason in (
+        ("training.strategy", training.strategy, ("auto", "ddp"), "does not shard the model"),
+        (
+            "data.questions_per_sample",
+            config.data.questions_per_sample,
+            (1,),
+            "answers one question of a conversation",
+        ),
+        ("text.loss_on_template", config.text.loss_on_template, (False,), "learns answers alone"),
+        (
+            "model.llm.lora.dropout",
+            config.model.llm.lora.dropout,
+            (0.0,),
+            "compares log-probabilities without noise",
+        ),
+        (
+            "training.peak_tflops",
+            training.peak_tflops,
+            (0.0,),
+            "has no formula for its operations",
+        ),
+    ):
+        if value not in needed:
+            raise ConfigError(
+                f"training.objective={training.objective} {reason}, but {name}={_written(value)}."
+                f" Set {name}={_written(needed[0])}."
+            )
+    rewards = training.grpo.rewards
+    if training.objective == "grpo" and not any(vars(rewards).values()):
+        raise ConfigError(
+            "training.grpo.rewards has only weights of 0. Set one above 0, such as"
+            " training.grpo.rewards.right_option=1."
+        )
+
+
+def _written(value: str | float) -> str:
+    """Return a value as the command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _check_sharding(training: TrainingConfig) -> None:

@@ -121,9 +121,10 @@ class VideoQADataModule(L.LightningDataModule):
         )
 
     def _steps_per_pass(self) -> int:
+        num_groups = -(-self.mixed_order.num_samples // self.config.data.global_batch_size)
         if self.config.data.tokens_per_batch:
-            return self._token_order.steps_per_pass
-        return -(-self.mixed_order.num_samples // self.config.data.global_batch_size)
+            num_groups = self._token_order.steps_per_pass
+        return num_groups * self.config.training.steps_per_group
 
     def describe(self) -> str:
         """Return one line on the training and validation data."""
@@ -182,15 +183,15 @@ class VideoQADataModule(L.LightningDataModule):
             self.num_steps,
             micro_batch_size,
             first_step=step,
+            steps_per_group=self.config.training.steps_per_group,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
 
     def _balanced_order(self) -> LengthBalancedOrder:
-        costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
         return LengthBalancedOrder(
             self.mixed_order,
-            costs,
+            {name: sample_costs(shards, self.config) for name, shards in self.sources.items()},
             samples_per_step=self.config.data.global_batch_size,
             max_window_steps=self.config.data.length_balance_window,
         )
@@ -226,10 +227,11 @@ class VideoQADataModule(L.LightningDataModule):
     def progress(self) -> tuple[int, int]:
         """Finished optimizer steps, and the position of the next sample in the order."""
         step = self.trainer.global_step if self.trainer else self._start_step
-        num_steps, position = step - self._start_step, self._start_position
+        repeats, position = self.config.training.steps_per_group, self._start_position
+        num_groups = step // repeats - self._start_step // repeats
         if self.config.data.tokens_per_batch:
-            return step, self._token_order.position_after(position, num_steps)
-        return step, position + num_steps * self.config.data.global_batch_size
+            return step, self._token_order.position_after(position, num_groups)
+        return step, position + num_groups * self.config.data.global_batch_size
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress and what determines the order, for a checkpoint."""
@@ -252,9 +254,8 @@ class VideoQADataModule(L.LightningDataModule):
                 " twice or not at all."
             )
         for change in changes:
-            log.warning(
-                "The data has changed since the checkpoint (data.on_data_change=warn): %s.", change
-            )
+            message = "The data has changed since the checkpoint (data.on_data_change=warn): %s."
+            log.warning(message, change)
         self._start_step, self._start_position = state_dict["step"], state_dict["position"]
 
     def _loader(self, dataset: Dataset[FetchResult], **sampling: Any) -> TimedDataLoader:
@@ -281,8 +282,7 @@ class TimedDataLoader(DataLoader[Any]):
 
     Attributes:
         arena_bytes: memory of each worker that is used again for frames; 0 for none.
-        timeout_seconds: longest wait for a batch; `timeout` is the one after which torch looks for
-            killed workers.
+        timeout_seconds: longest wait for a batch; after `timeout` torch looks for killed workers.
         data_wait_seconds: time that the caller has waited for batches.
 
     Raises:

@@ -348,6 +348,7 @@ class StepBatchSampler(Sampler[list[int]]):
         first_position: in the order, at which `first_step` starts.
         num_steps: of the whole run.
         micro_batch_size: parts of a step in a micro-batch.
+        steps_per_group: consecutive steps that have the same samples.
     """
 
     order: StepOrder
@@ -357,6 +358,7 @@ class StepBatchSampler(Sampler[list[int]]):
     first_step: int = 0
     rank: int = 0
     num_ranks: int = 1
+    steps_per_group: int = 1
 
     def __len__(self) -> int:
         return self.num_steps * self.order.micro_batches_per_step(
@@ -364,8 +366,11 @@ class StepBatchSampler(Sampler[list[int]]):
         )
 
     def __iter__(self) -> Iterator[list[int]]:
-        steps = islice(self.order.iter_steps(self.first_position), self.num_steps - self.first_step)
-        for step in steps:
+        num_passed = self.first_step % self.steps_per_group  # steps of the first group
+        groups = self.order.iter_steps(self.first_position)
+        steps = (step for step in groups for _ in range(self.steps_per_group))
+        end = num_passed + self.num_steps - self.first_step
+        for step in islice(steps, num_passed, end):
             for micro_batch in split_step_across_ranks(
                 step, self.micro_batch_size, self.rank, self.num_ranks
             ):

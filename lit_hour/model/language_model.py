@@ -165,6 +165,21 @@ class LanguageModel(nn.Module):
         total = F.cross_entropy(logits, targets, reduction="sum")  # ()
         return total / max(1, len(targets))
 
+    def target_log_probs(self, inputs: LLMInputs, temperature: float = 1.0) -> Tensor:
+        """Compute the log-probability of each label, as `loss` averages it.
+
+        Args:
+            inputs: texts `(texts, tokens, dim)`, padded on the right.
+            temperature: divides the logits.
+
+        Returns:
+            `(targets,)` float32, text by text.
+        """
+        targets = inputs.labels[:, 1:][inputs.is_target]  # (targets,)
+        predicting = self._encode(inputs, F.pad(inputs.is_target, (0, 1)))  # (targets, dim)
+        logits = self.network.lm_head(predicting).float() / temperature  # (targets, vocabulary)
+        return -F.cross_entropy(logits, targets, reduction="none")  # (targets,)
+
     def answer_words_loss(self, means: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Compute the cross-entropy of the words of the answers, by cosine similarity.
 

@@ -151,15 +151,45 @@ def left_pad_prompts(inputs: LLMInputs) -> LLMInputs:
 
     MemAug sees no answers, so the visual tokens are the same with and without them.
     """
+    return pad_inputs(_prompts(inputs), inputs.labels.shape[1], "left")
+
+
+def replace_answers(
+    inputs: LLMInputs,
+    answers: Sequence[Sequence[Tensor]],
+    embed: Callable[[Tensor], Tensor],
+    max_tokens: int,
+) -> LLMInputs:
+    """Put other answers behind the prompts of texts, each in a sequence of its own.
+
+    Args:
+        inputs: texts; their first answers and all that follows are dropped.
+        answers: of each text, the token ids `(tokens,)` of its new answers.
+        embed: as in `embed_texts`.
+        max_tokens: longest sequence; the end of a longer one is dropped.
+
+    Returns:
+        The answers of the first text, then those of the second and so on, padded on the right, with
+        labels at all of their tokens.
+    """
+    sequences = []
+    for (prompt, labels), texts in zip(_prompts(inputs), answers, strict=True):
+        for ids in texts:
+            embeddings = embed(ids).to(prompt.dtype)  # (answer, dim)
+            sequences.append((torch.cat([prompt, embeddings]), torch.cat([labels, ids])))
+    return pad_inputs(sequences, max_tokens, "right")
+
+
+def _prompts(inputs: LLMInputs) -> list[tuple[Tensor, Tensor]]:
+    """Return embeddings `(prompt, dim)` and labels `(prompt,)` before each text's first answer."""
     is_answer = (inputs.labels != IGNORE_INDEX).cumsum(dim=1) > 0  # (texts, tokens)
     is_prompt = inputs.attention_mask & ~is_answer  # (texts, tokens)
-    sequences = [
+    return [
         (embeddings[mask], labels[mask])  # (prompt, dim), (prompt,)
         for embeddings, labels, mask in zip(
             inputs.embeddings, inputs.labels, is_prompt, strict=True
         )
     ]
-    return pad_inputs(sequences, inputs.labels.shape[1], "left")
 
 
 def pad_inputs(

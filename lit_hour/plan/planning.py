@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lit_hour.config.schema import Config
+from lit_hour.config.training import PREFERENCE_OBJECTIVES
+from lit_hour.errors import ConfigError
 from lit_hour.plan.estimate import Estimate, estimate_run
 from lit_hour.plan.gpus import Cluster
 from lit_hour.plan.longest_sample import LongestSample
@@ -82,8 +84,15 @@ def plan_run(
         progress: gets a line before each trace.
 
     Raises:
-        ConfigError: the ranks cannot share a step, or the settings contradict each other.
+        ConfigError: the ranks cannot share a step, the settings contradict each other, or the
+            objective has more than one pass.
     """
+    if config.training.objective in PREFERENCE_OBJECTIVES:
+        raise ConfigError(
+            f"A step of training.objective={config.training.objective} cannot be planned: it runs a"
+            " reference model and several answers to a question. Plan training.objective=next_token"
+            " with as many texts in data.micro_batch_size."
+        )
     config = with_known_sizes(config)
     progress("tracing a step")
     estimate = estimate_run(config, cluster, sample)

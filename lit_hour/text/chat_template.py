@@ -59,9 +59,8 @@ def build_conversation(
         raise QuestionError("A conversation needs at least one question.")
     messages = [Message("system", system_prompt or settings.system_prompt)]
     for question in questions:
-        is_letter = question.options and settings.mcq_format == "letter"
-        answer = question.answer_letter if is_letter else question.answer
         messages.append(Message("user", format_question(question, settings.mcq_format)))
+        answer = format_answer(question, question.answer, settings.mcq_format)
         messages.append(Message("assistant", answer))
     return Conversation(tuple(messages), tuple(questions))
 
@@ -85,6 +84,11 @@ def format_question(question: Question, mcq_format: McqFormat) -> str:
     return "\n".join([question.question.rstrip(), *lines])
 
 
+def format_answer(question: Question, answer: str, mcq_format: McqFormat) -> str:
+    """Return an answer, or the letter of the option that it is."""
+    return question.letter_of(answer) if question.options and mcq_format == "letter" else answer
+
+
 def count_text_bytes(question: Question, system_prompt: str = "") -> int:
     """Return the UTF-8 bytes of a question, in the longer of its formats, and of its answer.
 
@@ -92,7 +96,10 @@ def count_text_bytes(question: Question, system_prompt: str = "") -> int:
     own counts with each question, because any of them may be the first of a conversation.
     """
     prompts = (format_question(question, mcq_format) for mcq_format in get_args(McqFormat))
-    num_bytes = max(len(prompt.encode()) for prompt in prompts) + len(question.answer.encode())
+    answers = (question.answer, question.rejected)
+    num_bytes = max(len(prompt.encode()) for prompt in prompts) + max(
+        len(answer.encode()) for answer in answers
+    )
     return num_bytes + len(system_prompt.encode())
 
 

@@ -1,4 +1,4 @@
-"""Validation metrics: accuracy by question format and task, by video length and depth, and IoU."""
+"""Metrics: accuracy by question format and task, by video length and depth, IoU, named means."""
 
 from __future__ import annotations
 
@@ -115,3 +115,32 @@ class TemporalIoU(Metric):
         means = self.sums / self.num_questions  # (scores,)
         names = (f"grounding/{name.replace(' ', '_')}" for name in SCORE_NAMES)
         return dict(zip(names, means, strict=True))
+
+
+class NamedMeans(Metric):
+    """Means by name, from tables of sums and counts; both sum over ranks."""
+
+    table: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self._names = tuple(names)
+        self.add_state("table", torch.zeros(len(names), 2), dist_reduce_fx="sum")  # (names, 2)
+
+    def update(self, table: Tensor) -> None:
+        """Add sums and counts, `(names, 2)`."""
+        self.table += table
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means, `()` each; nothing for a name without a count."""
+        means = named_means(self._names, self.table)
+        return {name: torch.tensor(mean) for name, mean in means.items()}
+
+
+def named_means(names: Sequence[str], table: Tensor) -> dict[str, float]:
+    """Return the mean of each name with a count, from sums and counts `(names, 2)`."""
+    return {
+        name: total / count
+        for name, (total, count) in zip(names, table.tolist(), strict=True)
+        if count
+    }

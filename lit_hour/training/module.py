@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.lora import reset_magnitudes
 from lit_hour.model.meta_init import missing_weights
 from lit_hour.model.multimodal_inputs import left_pad_prompts
@@ -24,7 +26,15 @@ from lit_hour.text.time_intervals import parse_intervals, true_intervals
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.checkpoints.optimizer_state import check_groups
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
-from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy, TemporalIoU
+from lit_hour.training.metrics import (
+    AnswerAccuracy,
+    HaystackAccuracy,
+    NamedMeans,
+    TemporalIoU,
+    named_means,
+)
+from lit_hour.training.objectives.step import Answer, StepInputs
+from lit_hour.training.objectives.table import build_objective
 from lit_hour.training.optim import (
     build_optimizer,
     freeze_parts,
@@ -41,6 +51,8 @@ from lit_hour.weights.base_weights import BASE_WEIGHTS, BaseRecord, frozen_names
 from lit_hour.weights.name_map import EMBEDDING
 from lit_hour.weights.pretrained import load_pretrained_weights, open_base, record_frozen_base
 from lit_hour.weights.reader import MODEL_PREFIX, load_into
+
+OBJECTIVE_KEY = "objective"  # in a checkpoint: the state of an objective that has any
 
 
 @dataclass(frozen=True)
@@ -98,13 +110,17 @@ class HourLLaVAModule(L.LightningModule):
             self.model = HourLLaVA.from_config(config, num_tokens)
         if is_bf16:
             self.model.to(torch.bfloat16)  # without data: no float32 copy is ever in memory
-        # Of this rank in the current step: summed loss and learned tokens, (2,).
-        self._step_totals = torch.zeros(2)
+        # Of this rank in the current step: summed loss and number of units, then sums and counts of
+        # the objective's metrics, (2 + 2 * metrics,).
+        self.objective = build_objective(config)
+        self._step_totals = self._zero_totals()
         self.step_loss = torch.zeros(())  # of the latest step, over all micro-batches and ranks
+        self.step_metrics: dict[str, float] = {}  # of the latest recorded step, by name
         self.step_gradient_norm = torch.zeros(())  # of the latest recorded step, before clipping
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.temporal_iou = TemporalIoU()
+        self.val_metrics = NamedMeans(self.objective.metric_names)
         self.haystack = HaystackAccuracy()
         self.haystack_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
         freeze_parts(self.model, config.training)
@@ -145,17 +161,26 @@ class HourLLaVAModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of a micro-batch, `()`, and counts of its texts and tokens.
 
-        The loss of a step is the mean over its learned tokens, on all ranks and in all
-        micro-batches. So a micro-batch returns the sum over its tokens, and
-        `on_before_optimizer_step` divides. The only micro-batch of a step returns the mean at once.
+        The loss of a step is the mean over its units, which are its learned tokens with the default
+        objective, on all ranks and in all micro-batches. So a micro-batch returns the sum over its
+        units, and `on_before_optimizer_step` divides. The only micro-batch of a step returns the
+        mean at once.
         """
-        generators = forgetting_generators(batch, self.config.run.seed)
-        output = self.model(batch, generators, self.config.training.objective)
-        num_tokens = output.inputs.is_target.sum()  # ()
-        loss = output.loss if self._parts_per_step == 1 else output.loss * num_tokens  # ()
+        output = self.objective.training_output(
+            self.model,
+            StepInputs(
+                batch,
+                lambda: forgetting_generators(batch, self.config.run.seed),
+                self.trainer.datamodule.processor,  # type: ignore[attr-defined]
+                self.trainer.global_step,
+            ),
+        )
+        num_units = output.num_units  # ()
+        loss = output.loss if self._parts_per_step == 1 else output.loss * num_units  # ()
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self._step_totals = torch.zeros(2, device=loss.device)
-        self._step_totals += torch.stack([output.loss.detach() * num_tokens, num_tokens])  # (2,)
+            self._step_totals = self._zero_totals().to(loss.device)
+        sums = torch.stack([output.loss.detach() * num_units, num_units])  # (2,)
+        self._step_totals += torch.cat([sums, output.metrics.flatten()])  # (2 + 2 * metrics,)
         mask = output.inputs.attention_mask  # (texts, padded tokens)
         num_padding = (~mask).sum() * (not self.config.training.packing)  # ()
         return {
@@ -168,22 +193,24 @@ class HourLLaVAModule(L.LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide summed gradients by the learned tokens of the whole step, before clipping.
+        """Divide summed gradients by the units of the whole step, before clipping.
 
         The number is reduced here, not before the first backward pass: it depends on which samples
         could be read and which texts were truncated, and to know that, a rank would have to hold
         the videos of all its micro-batches at once.
         """
-        totals = self.trainer.strategy.reduce(self._step_totals, reduce_op="sum")  # (2,)
-        loss, num_tokens = totals[0], totals[1].clamp(min=1)  # (), ()
-        self.step_loss = loss / num_tokens  # ()
+        totals = self.trainer.strategy.reduce(self._step_totals, reduce_op="sum")
+        loss, num_units = totals[0], totals[1].clamp(min=1)  # (), ()
+        self.step_loss = loss / num_units  # ()
         if self._parts_per_step > 1:
             # Lightning has averaged over the micro-batches; ddp and FSDP2 over the ranks.
-            scale = self._parts_per_step / num_tokens  # ()
+            scale = self._parts_per_step / num_units  # ()
             for gradient in local_gradients(self):
                 gradient.mul_(scale.to(gradient.device))
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.step_gradient_norm = total_gradient_norm(self)  # ()
+            table = totals[2:].unflatten(0, (-1, 2))  # (metrics, 2)
+            self.step_metrics = named_means(self.objective.metric_names, table)
 
     @property
     def _parts_per_step(self) -> int:
@@ -213,10 +240,11 @@ class HourLLaVAModule(L.LightningModule):
                 f" its visual tokens in text.max_tokens={self.config.text.max_tokens}. Raise it, or"
                 " keep fewer tokens (model.memaug)."
             )
+        end_id = end_of_turn_id(tokenizer)
         generated = self.model.llm.generate(
             left_pad_prompts(output.inputs),
             self.config.generation.max_new_tokens,
-            end_of_turn_id(tokenizer),
+            end_id,
             self._any_rank,
         )
         answers = torch.stack(list(generated), dim=1)  # (texts, tokens)
@@ -224,6 +252,7 @@ class HourLLaVAModule(L.LightningModule):
             return []
         self.val_loss.update(output.loss, weight=output.inputs.is_target.sum())
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
+        self._update_val_metrics(batch, output.inputs, texts, (answers == end_id).any(dim=1))
         predictions = [
             Prediction(visual, questions[0], text, is_correct(questions[0], text))
             for visual, questions, text in zip(
@@ -241,7 +270,7 @@ class HourLLaVAModule(L.LightningModule):
         return predictions
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracies over all ranks.
+        """Log loss, accuracies and the objective's metrics over all ranks.
 
         The metrics are logged here and not in `validation_step`, since ranks may have unequal
         numbers of batches, or none with a text. The accuracies are computed here because Lightning
@@ -250,8 +279,11 @@ class HourLLaVAModule(L.LightningModule):
         self.log("val/loss", self.val_loss, prog_bar=True)  # Lightning computes and resets it
         for name, value in self.accuracy.compute().items():
             self.log(f"val/{name}", value, prog_bar=name == "acc/multiple_choice")
-        for name, value in self.temporal_iou.compute().items():
+        metrics = self.val_metrics.compute()
+        self.objective.check_validation(metrics)
+        for name, value in (self.temporal_iou.compute() | metrics).items():
             self.log(f"val/{name}", value)
+        self.val_metrics.reset()
         self.accuracy.reset()
         self.temporal_iou.reset()
         self.haystack_counts = self.haystack.compute()
@@ -264,9 +296,12 @@ class HourLLaVAModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Follow this start's schedule, which may be another than the checkpoint's."""
         update_learning_rates(self.lr_schedulers())  # type: ignore[arg-type]
+        self.objective.start(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the frozen weights of the base, and record their digests."""
+        """Add the objective's state; leave out the frozen base, and record its digests."""
+        if state := self.objective.state_dict():
+            checkpoint[OBJECTIVE_KEY] = state
         if self._base is None:
             return
         for name in self._base.omitted(self.config.model.llm.tie_word_embeddings):
@@ -285,6 +320,7 @@ class HourLLaVAModule(L.LightningModule):
             checkpoint["state_dict"] |= self._read_base(self._base)
         if not has_trainer(self):
             return
+        self.objective.load_state_dict(checkpoint.get(OBJECTIVE_KEY, {}))
         move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
         strategy = self.trainer.strategy
         device = strategy.root_device
@@ -304,6 +340,22 @@ class HourLLaVAModule(L.LightningModule):
         for name in record.omitted(self.config.model.llm.tie_word_embeddings) - weights.keys():
             weights[name] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]  # the tied output layer
         return weights
+
+    def _zero_totals(self) -> torch.Tensor:
+        """Return the totals of a step before its first micro-batch, `(2 + 2 * metrics,)`."""
+        return torch.zeros(2 + 2 * len(self.objective.metric_names))  # (2 + 2 * metrics,)
+
+    def _update_val_metrics(
+        self, batch: Batch, inputs: LLMInputs, texts: Sequence[str], has_ended: torch.Tensor
+    ) -> None:
+        """Update the objective's metrics with the answers to a batch; `has_ended` is `(texts,)`."""
+        if not self.objective.metric_names:
+            return
+        processor = self.trainer.datamodule.processor  # type: ignore[attr-defined]
+        answers = [Answer(*one) for one in zip(texts, has_ended.tolist(), strict=True)]
+        step = StepInputs(batch, lambda: None, processor)
+        table = self.objective.validation_metrics(self.model, step, inputs, answers)
+        self.val_metrics.update(table)
 
     def _any_rank(self, is_true: bool) -> bool:
         """Return whether the flag is set on any of the ranks that share the model."""

@@ -46,6 +46,7 @@ from lit_hour.training.callbacks.val_plots import ValidationPlots
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.distributed import CrossRankMax
 from lit_hour.training.loggers import build_logger
+from lit_hour.training.objectives.table import build_objective
 from lit_hour.training.parallelize import TRUE_BF16, ShardedStrategy
 from lit_hour.training.signals import ShutdownSignal
 
@@ -95,8 +96,13 @@ def build_callbacks(
         auto_insert_metric_name=False,
         enable_version_counter=False,
     )
+    monitor, mode = build_objective(config).monitor
     best = ModelCheckpoint(
-        dirpath=run.checkpoints, filename="best", monitor="val/loss", enable_version_counter=False
+        dirpath=run.checkpoints,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        enable_version_counter=False,
     )
     callbacks: list[Callback] = [
         Preemption(shutdown, cross_rank_max, periodic, training.max_requeues),

@@ -40,6 +40,7 @@ def test_expected_files_are_shipped() -> None:
         "experiment/pretrain_language/language.yaml",
         "experiment/pretrain_tower/tower.yaml",
         "experiment/small/photos.yaml",
+        "experiment/preference/grpo.yaml",
     }
     assert expected <= {str(path.relative_to(CONF)) for path in SHIPPED}
 

@@ -160,6 +160,27 @@ def test_contradicting_settings_name_each_other() -> None:
             ],
             ["training.strategy=fsdp"],
         ),
+        (["training.objective=dpo"], ["training.objective=dpo", "data.questions_per_sample=5"]),
+        *(
+            (["training.objective=grpo", "data.questions_per_sample=1", word], [word])
+            for word in (
+                "training.strategy=fsdp",
+                "text.loss_on_template=true",
+                "model.llm.lora.dropout=0.1",
+                "training.peak_tflops=989.0",
+            )
+        ),
+        (
+            [
+                "training.objective=grpo",
+                "data.questions_per_sample=1",
+                *(
+                    f"training.grpo.rewards.{name}=0"
+                    for name in ("right_option", "exact_word", "temporal_iou", "format")
+                ),
+            ],
+            ["training.grpo.rewards.right_option=1"],
+        ),
     ):
         message = error_of(*overrides)
         assert all(name in message for name in named), message

@@ -63,6 +63,17 @@ def test_uneven_step_is_rejected_with_valid_sizes(samples_per_step: int, advice:
         len(StepBatchSampler(order(samples_per_step), 0, 1, micro_batch_size=2, num_ranks=3))
 
 
+@pytest.mark.parametrize("first_step", range(7))
+def test_consecutive_steps_share_samples_from_any_step_on(first_step: int) -> None:
+    """The position of a step is that of its group."""
+    sampler = StepBatchSampler(
+        order(2), first_step // 3 * 2, 7, 1, first_step=first_step, steps_per_group=3
+    )
+    groups = [0, 0, 0, 2, 2, 2, 4]
+    expected = [[position + one] for position in groups[first_step:] for one in (0, 1)]
+    assert list(sampler) == expected and len(sampler) == 14
+
+
 @pytest.mark.parametrize("max_window_steps", [1, 4])
 def test_sampler_resumes_with_another_number_of_ranks(max_window_steps: int) -> None:
     """It stops after the second of seven steps, inside a window, and again after the fifth."""

@@ -18,7 +18,7 @@ from lit_hour.plan.fake_tensors import PlanningMode
 from lit_hour.plan.gpus import GPUS, build_cluster
 from lit_hour.plan.longest_sample import FRAME_TIME_TOKENS, LongestSample, build_batch
 from lit_hour.plan.memory_tracker import Collective
-from lit_hour.plan.planning import Plan, Remedy, iter_changes, with_training
+from lit_hour.plan.planning import Plan, Remedy, iter_changes, plan_run, with_training
 from lit_hour.plan.report import format_plan
 from lit_hour.plan.trace import StepTrace
 from lit_hour.training.module import forgetting_generators
@@ -65,6 +65,13 @@ def test_held_memory_follows_from_the_number_of_parameters(tiny: Estimate) -> No
 def test_operations_are_those_of_a_real_step(tiny: Estimate) -> None:
     assert sum(tiny.trace.flops.values()) == pytest.approx(real_operations(), rel=0.02)
     assert all(number > 0 for number in tiny.trace.flops.values())
+
+
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_objective_with_a_reference_model_is_not_planned(objective: str) -> None:
+    config = with_training(load_config(TINY, SMALL), objective=objective)
+    with pytest.raises(ConfigError, match=f"training.objective={objective} cannot be planned"):
+        plan_run(config, build_cluster("H100", 1, 1), SAMPLE)
 
 
 def test_answer_words_takes_no_operations_of_the_language_model() -> None:

@@ -26,6 +26,7 @@ from lit_hour.data.questions.record import (
     check_text,
     did_you_mean,
     parse_question,
+    parse_rejected,
     validate_placeholders,
 )
 from lit_hour.errors import QuestionError
@@ -35,7 +36,7 @@ TYPO_CUTOFF = (
     0.8  # similarity of words that differ in a letter or two; "image" ~ "image_id" is lower
 )
 MIN_TYPO_LETTERS = 4  # shorter keys, such as "idx", are similar to too many
-CONVERSATION_KEYS = (*SAMPLE_KEYS, "id", "data_source", "conversations")
+CONVERSATION_KEYS = (*SAMPLE_KEYS, "id", "data_source", "conversations", "rejected")
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +251,13 @@ def _parse_conversation(record: dict[str, Any], number: int, location: str) -> l
                 format="open_ended",
                 question=texts[index],
                 answer=texts[index + 1].strip(),
+                rejected=parse_rejected(record, texts[index + 1].strip(), (), location),
             )
+        )
+    if "rejected" in record and len(turns) > 2:
+        raise QuestionError(
+            f"{location} of a preference pair must be one question and its answer, not"
+            f" {len(turns)} turns. Write the earlier turns into the question."
         )
     if len(turns) % 2:
         raise QuestionError(

@@ -1,8 +1,8 @@
 """Bring a record of another project into the form of this one, or into LLaVA's.
 
 `unify_record` takes what LLaMA-Factory, ms-swift, TRL, LLaVA and its descendants write: `messages`
-or `conversations`, `videos`, system turns, parts of videos, options with their letters. A key whose
-value is null, an empty list or "" is absent.
+or `conversations`, `videos`, system turns, parts of videos, options with their letters, preference
+pairs. A key whose value is null, an empty list or "" is absent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from string import ascii_lowercase
 from typing import Any
 
+from lit_hour.data.questions.preferences import unify_preference
 from lit_hour.data.questions.record import LETTER
 from lit_hour.errors import QuestionError
 
@@ -43,7 +44,7 @@ def unify_record(record: dict[str, Any], location: str) -> dict[str, Any]:
         QuestionError: a value has no meaning here: several videos, an unknown role, a time that is
             not a number.
     """
-    unified = _rename_keys(record)
+    unified = _rename_keys(unify_preference(record, location))
     if isinstance(unified.get("conversations"), list):
         _unify_turns(unified, location)
     _drop_empty_files(unified)

@@ -35,7 +35,7 @@ MULTI_RECORD_MODALITIES = ("video", "image")  # all records about the same file 
 REQUIRED_KEYS = ("question", "answer")
 FILE_KEYS = ("video", "image", "images")
 SAMPLE_KEYS = (*FILE_KEYS, "start", "end", "system_prompt")  # of the sample, not of the question
-OPTIONAL_KEYS = (*SAMPLE_KEYS, "id", "task", "format", "options", "evidence")
+OPTIONAL_KEYS = (*SAMPLE_KEYS, "id", "task", "format", "options", "evidence", "rejected")
 MAX_OPTIONS = 26  # one for each letter
 HASH_DIGITS = 12  # of SHA-256 in keys that would be equal otherwise
 LETTER = re.compile(r"\(?([A-Z])[.)]?")
@@ -166,20 +166,27 @@ def parse_question(record: dict[str, Any], location: str) -> Question:
             "open_ended."
         )
     answer = check_text(record["answer"], "answer", location)
+    if options:
+        answer = _known_option(answer, "answer", options, location)
     check_text(record["question"], "question", location)
     return Question(
         id=str(identifier),
         task=_parse_choice(record, "task", "", tuple(TASK_OF_KEY), location),
         format=question_format,
         question=record["question"],
-        answer=_correct_option(answer, options, location) if options else answer,
+        answer=answer,
         options=options,
         evidence=_parse_evidence(record, location),
+        rejected=parse_rejected(record, answer, options, location),
     )
 
 
 def question_record(question: Question) -> dict[str, Any]:
-    """Return a question as JSON stores it; `parse_question` is the inverse."""
+    """Return a question as JSON stores it; `parse_question` is the inverse.
+
+    Only a preference pair has a rejected answer.
+    """
+    pair = {"rejected": question.rejected} if question.rejected else {}
     return {
         "id": question.id,
         "task": question.task,
@@ -188,6 +195,7 @@ def question_record(question: Question) -> dict[str, Any]:
         "options": list(question.options),
         "answer": question.answer,
         "evidence": [list(interval) for interval in question.evidence],
+        **pair,
     }
 
 
@@ -283,7 +291,7 @@ def validate_placeholders(
                 f"{location}: the questions contain {' '.join(found)} for {num_files} images."
                 f" Use {IMAGE_TOKEN} once for each image, or not at all."
             )
-        answers = [text for question in questions for text in (question.answer, *question.options)]
+        answers = [text for one in questions for text in (one.answer, one.rejected, *one.options)]
         if any(_PLACEHOLDER.search(text) for text in answers):
             raise QuestionError(
                 f"{location}: an answer or option contains a placeholder."
@@ -333,15 +341,31 @@ def _parse_options(record: dict[str, Any], location: str) -> tuple[str, ...]:
     return texts
 
 
-def _correct_option(answer: str, options: tuple[str, ...], location: str) -> str:
-    """Return the option that the answer names by its text, or else by its letter."""
+def parse_rejected(
+    record: dict[str, Any], answer: str, options: tuple[str, ...], location: str
+) -> str:
+    """Return the rejected answer of a preference pair; "" without one."""
+    if "rejected" not in record:
+        return ""
+    rejected = check_text(record["rejected"], "rejected", location)
+    if options:
+        rejected = _known_option(rejected, "rejected", options, location)
+    if rejected == answer:
+        raise QuestionError(
+            f"{location}: key 'rejected' is the chosen answer too: {rejected!r}. Remove the record."
+        )
+    return rejected
+
+
+def _known_option(answer: str, key: str, options: tuple[str, ...], location: str) -> str:
+    """Return the option that an answer names by its text, or else by its letter."""
     if answer in options:
         return answer
     letter = LETTER.fullmatch(answer)
     index = ord(letter[1]) - ord("A") if letter else len(options)
     if index >= len(options):
         raise QuestionError(
-            f"{location}: key 'answer': {answer!r} is not among the options {list(options)!r}."
+            f"{location}: key '{key}': {answer!r} is not among the options {list(options)!r}."
         )
     return options[index]
 
@@ -367,7 +391,8 @@ def _without_placeholders(question: Question) -> Question:
 
     Options keep theirs, and so does an answer that is an option.
     """
-    text, answer = _PLACEHOLDER.sub("", question.question), question.answer
+    answers = [question.answer, question.rejected]
     if not question.options:
-        answer = _PLACEHOLDER.sub("", answer).strip()
-    return replace(question, question=text, answer=answer)
+        answers = [_PLACEHOLDER.sub("", answer).strip() for answer in answers]
+    text = _PLACEHOLDER.sub("", question.question)
+    return replace(question, question=text, answer=answers[0], rejected=answers[1])

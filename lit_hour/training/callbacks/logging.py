@@ -48,6 +48,8 @@ class LossLogger(Callback):
         if is_record(trainer, batch_idx) and trainer.is_global_zero:
             norm: Tensor = pl_module.step_gradient_norm  # type: ignore[assignment]  # ()
             metrics = {"train/loss": float(loss), "train/gradient_norm": float(norm)}
+            means: dict[str, float] = pl_module.step_metrics  # type: ignore[assignment]
+            metrics |= {f"train/{name}": mean for name, mean in means.items()}
             trainer.logger.log_metrics(metrics, trainer.global_step - 1)  # type: ignore[union-attr]
             flush_logger(trainer.logger)
 

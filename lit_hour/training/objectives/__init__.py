@@ -1,0 +1,1 @@
+"""What a training step learns; `table.build_objective` is the entry point."""
