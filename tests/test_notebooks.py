@@ -31,7 +31,13 @@ def test_notebook_runs_and_plots(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_notebooks_are_stored_without_outputs() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_shard", "02_memory", "03_ask", "05_photo"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_shard",
+        "02_memory",
+        "03_ask",
+        "04_fit",
+        "05_photo",
+    ]
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code":
