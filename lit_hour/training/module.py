@@ -279,7 +279,7 @@ class HourLLaVAModule(L.LightningModule):
         self.log("val/loss", self.val_loss, prog_bar=True)  # Lightning computes and resets it
         for name, value in self.accuracy.compute().items():
             self.log(f"val/{name}", value, prog_bar=name == "acc/multiple_choice")
-        metrics = self.val_metrics.compute()
+        metrics = self.val_metrics.compute() if self.objective.metric_names else {}
         self.objective.check_validation(metrics)
         for name, value in (self.temporal_iou.compute() | metrics).items():
             self.log(f"val/{name}", value)
