@@ -6,7 +6,10 @@ imported when used, so that `import lit_hour` takes no time.
 Source: arXiv:2506.05332.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_hour.api import fit, load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fit", "load"]
