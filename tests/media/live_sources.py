@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import av
 
 from tests.helpers.http_server import run_in_thread
 
@@ -81,6 +84,30 @@ def http_stream(content: bytes, stalls: bool = False) -> Iterator[str]:
     with run_in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}/live.ts?token=secret"
         released.set()
+
+
+@contextmanager
+def hls_stream(source: Path, folder: Path) -> Iterator[str]:
+    """Serve a video in segments of two seconds, with their playlist."""
+    folder.mkdir()
+    playlist, options = folder / "live.m3u8", {"hls_time": "2", "hls_list_size": "0"}
+    with (
+        av.open(str(source)) as clip,
+        av.open(str(playlist), "w", format="hls", options=options) as container,
+    ):
+        stream = container.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(clip.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Log nothing."""
+
+    handler = partial(Handler, directory=str(folder))
+    with run_in_thread(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/live.m3u8"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lit_hour.media.live_stream import LiveStream
 from lit_hour.media.video_reader import load_video
 from lit_hour.types import Frames
 from tests.media.helpers import loop_video, write_moving
-from tests.media.live_sources import growing_file, http_stream, named_pipe, rtsp_stream
+from tests.media.live_sources import growing_file, hls_stream, http_stream, named_pipe, rtsp_stream
 
 CONFIG = VideoConfig(image_size=32, min_frames=1, on_decode_error="truncate")
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
@@ -103,7 +103,7 @@ def test_absurd_timestamps_cost_no_time(ts: Path, tmp_path: Path, is_keyframe: b
 
 
 @pytest.mark.parametrize(
-    "source", ("pipe", pytest.param("growing", marks=pytest.mark.slow), "http", "rtsp")
+    "source", ("pipe", pytest.param("growing", marks=pytest.mark.slow), "http", "hls", "rtsp")
 )
 def test_every_kind_of_source_gives_the_same_frames(ts: Path, tmp_path: Path, source: str) -> None:
     content = ts.read_bytes()
@@ -111,6 +111,7 @@ def test_every_kind_of_source_gives_the_same_frames(ts: Path, tmp_path: Path, so
         "pipe": lambda: named_pipe(tmp_path / "pipe", content, chunk_bytes=777),
         "growing": lambda: growing_file(tmp_path / "growing.ts", content, 5),
         "http": lambda: http_stream(content),
+        "hls": lambda: hls_stream(ts, tmp_path / "hls"),
         "rtsp": lambda: rtsp_stream(content),
     }
     with sources[source]() as location:
