@@ -40,11 +40,11 @@ from lit_hour.text.tokenizer import Tokenizer, end_of_turn_id, load_tokenizer, s
 from lit_hour.weights.convert import ConversionReport
 from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
 from lit_hour.weights.name_map import EMBEDDING, TOWER, merge_adapters
+from lit_hour.weights.pretrained import open_run_weights
 from lit_hour.weights.reader import (
     OUTPUT_LAYER,
     StoredWeights,
     check_state_dict,
-    open_weights,
     optional_weights,
 )
 from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
@@ -126,7 +126,7 @@ def export_to_transformers(
 
 def _open_plain(file: Path, config: Config, num_tokens: int) -> StoredWeights:
     """Open the weights of a checkpoint, without adapters and without a tied output layer."""
-    stored = open_weights(file)
+    stored = open_run_weights(file, config)
     check_state_dict(
         meta_state_dict(config, num_tokens),
         stored.meta_tensors,
@@ -138,12 +138,22 @@ def _open_plain(file: Path, config: Config, num_tokens: int) -> StoredWeights:
 
 
 def _check_exportable(config: Config) -> None:
-    temporal = config.model.memaug.temporal_forgetting
+    """Check that the exported code has these methods.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    temporal, frame_times = config.model.memaug.temporal_forgetting, config.text.frame_times
     if temporal not in TEMPORAL_FORGETTING:
         raise ConfigError(
             f"model.memaug.temporal_forgetting={temporal} cannot be exported to transformers: the"
             " kept frames would depend on the tokens. Set model.memaug.temporal_forgetting=uniform"
             " to answer with evenly spaced ones."
+        )
+    if frame_times != "off":
+        raise ConfigError(
+            f"text.frame_times={frame_times} cannot be exported to transformers: the exported code"
+            " gives the model no times of frames. Export a run with text.frame_times=off."
         )
 
 

@@ -283,6 +283,21 @@ def test_forgetting_by_content_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ("text", "embedding"))
+def test_times_of_frames_are_refused(
+    tiny_folders: tuple[RunDir, Path], tmp_path: Path, name: str
+) -> None:
+    setting = f"text.frame_times={name}"
+    with pytest.raises(ConfigError, match=f"{setting} cannot be exported"):
+        export_to_transformers(tiny_folders[0].path, tmp_path / "out", [setting])
+
+
+def test_two_formats_are_refused(tiny_folders: tuple[RunDir, Path], tmp_path: Path) -> None:
+    argv = ["convert", str(tiny_folders[0].path), str(tmp_path / "out")]
+    with pytest.raises(ConfigError, match="are two formats"):
+        main([*argv, "--to", "transformers", "--adapter"])
+
+
 @pytest.mark.slow
 def test_unsupported_tower_is_refused(tmp_path: Path) -> None:
     name = "model.vision.name=efficientnet-lite0"
