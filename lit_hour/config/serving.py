@@ -34,10 +34,17 @@ class ServerConfig:
         30.0, "an upload that sends almost nothing for this long is aborted", unit="s", gt=0
     )
     max_concurrent_requests: int = field(
-        4, "requests that generate at the same time, taking turns after each token", ge=1
+        8, "requests that generate at the same time, in one batch", ge=1
     )
     max_queue_length: int = field(
         32, "requests that may wait; a further one is refused with status 429", ge=0
+    )
+    max_wait_seconds: float = field(
+        120.0,
+        "expected time of all requests before a new one, from measured and queued tokens; above it"
+        " the new one is refused with status 429",
+        unit="s",
+        gt=0,
     )
     check_timeout_seconds: float = field(20.0, "time limit for checking an upload", unit="s", gt=0)
     decode_timeout_seconds: float = field(
@@ -92,6 +99,13 @@ class ServingConfig:
         gt=0,
     )
     memory_folder: str = field("runs/memories", "folder of the video memories on disk")
+    kv_cache_gb: float = field(
+        4.0,
+        "memory for the KV caches of the answers that the server generates together; a further one"
+        " waits. An hour and the 7B shapes take 0.5 GB in bf16",
+        unit="GB",
+        gt=0,
+    )
     max_evidence_gb: float = field(
         16.0,
         "memory that evidence may take, beside the weights and the video memories; more is refused."

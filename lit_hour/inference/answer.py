@@ -22,12 +22,13 @@ class AnswerPiece:
     Attributes:
         text: may be empty: a part of a character, or the possible beginning of a stop text.
         index: of the answer, if several are generated.
-        logprob: of the token, if log-probabilities are wanted; None at the end of the turn.
+        logprobs: of the tokens whose text has become certain, if log-probabilities are wanted; none
+            of the end of the turn.
     """
 
     text: str
     index: int = 0
-    logprob: TokenLogprob | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Answer:
             was cut off.
         seconds: time spent per part: "decode", "encode", "first_token", "other_tokens".
         index: of the answer, if several are generated.
-        logprobs: of its tokens, if log-probabilities are wanted.
+        logprobs: of the tokens of `text`, if log-probabilities are wanted.
     """
 
     text: str

@@ -1,68 +1,140 @@
-"""Generate answers token by token: decoded text, stop texts, log-probabilities.
+"""One answer while it is generated: tokens to pieces of text, stop texts, log-probabilities.
 
-Entry point: `stream_answers`, behind `VideoPredictor.generate` and the server.
+Entry points: `TextStream`, and `AnswerStream`, which `inference.batching` has for each answer.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
-
-from lit_hour.config.sampling_params import GREEDY, SamplingParams
-from lit_hour.inference.answer import Answer, AnswerPiece, TokenLogprob
-from lit_hour.inference.json_constraint import JsonConstraint, compile_schema
-from lit_hour.inference.video_memory import VideoMemory
-from lit_hour.model.prefix_cache import PrefixCache
-from lit_hour.model.token_sampler import TokenSampler
+from lit_hour.inference.answer import AnswerPiece, TokenLogprob
 from lit_hour.text.tokenizer import Tokenizer, end_of_turn_id
-from lit_hour.types import Conversation
-
-if TYPE_CHECKING:
-    from lit_hour.inference.predictor import VideoPredictor
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
+MAX_PENDING_TOKENS = 16  # without the end of a character; a valid one has at most four
 
 
 class TextStream:
     """Decodes the tokens of one answer into pieces of text, up to a stop text.
 
+    Only the latest tokens are decoded: those of the piece before, since a tokenizer may treat the
+    first token of a text in a way of its own, and those that no piece has yet.
+
     Attributes:
-        ids: of the tokens so far.
         text: of the pieces so far.
+        decoded: `text`, and what is held back because a stop text may begin with it.
         is_stopped: a stop text was found; it and what follows are left out.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self.ids: list[int] = []
-        self.text = ""
+        self.text = self.decoded = ""
         self.is_stopped = False
-        self._tokenizer, self._stop, self._decoded = tokenizer, stop, ""
+        self._tokenizer, self._stop = tokenizer, stop
+        self._skipped_ids = frozenset(tokenizer.all_special_ids)
+        self._before: list[int] = []  # tokens of the piece before
+        self._pending: list[int] = []  # tokens that end in the middle of a character
 
     def add(self, token: int) -> str:
         """Add a token, and return the text that is certain now."""
-        self.ids.append(token)
-        decoded = str(self._tokenizer.decode(self.ids, skip_special_tokens=True))
-        if decoded.endswith(REPLACEMENT_CHARACTER):
-            self._decoded = decoded
-            return ""
-        return self._emit(decoded, num_held=_num_held(decoded, self._stop))
+        if token not in self._skipped_ids:
+            self._pending.append(token)
+            decoded = self._decode_pending()
+            is_partial = decoded.endswith(REPLACEMENT_CHARACTER)
+            if is_partial and len(self._pending) < MAX_PENDING_TOKENS:
+                return ""
+            self._extend(decoded)
+        return self._emit(num_held=_num_held(self.decoded, self._stop))
 
     def finish(self) -> str:
         """Return the rest of the text, which was held back."""
-        return "" if self.is_stopped else self._emit(self._decoded, num_held=0)
+        if self.is_stopped:
+            return ""
+        self._extend(self._decode_pending())
+        return self._emit(num_held=0)
 
-    def _emit(self, decoded: str, num_held: int) -> str:
-        self._decoded = decoded
-        found = [start for stop in self._stop if (start := decoded.find(stop)) >= 0]
-        self.is_stopped = bool(found)
-        text = decoded[: min(found)] if found else decoded[: len(decoded) - num_held]
-        piece = text.removeprefix(self.text)
-        self.text = text
+    def _decode_pending(self) -> str:
+        prefix, both = (
+            str(self._tokenizer.decode(ids, skip_special_tokens=True))
+            for ids in (self._before, self._before + self._pending)
+        )
+        return both[len(prefix) :]
+
+    def _extend(self, decoded: str) -> None:
+        """Add the text of the pending tokens, and look for a stop text that ends in it."""
+        searched = len(self.decoded) - max(map(len, self._stop), default=0)
+        self.decoded += decoded
+        if self._pending:
+            self._before, self._pending = self._pending, []
+        starts = [self.decoded.find(stop, max(0, searched)) for stop in self._stop]
+        found = [start for start in starts if start >= 0]
+        if found:
+            self.is_stopped, self.decoded = True, self.decoded[: min(found)]
+
+    def _emit(self, num_held: int) -> str:
+        end = len(self.decoded) - (0 if self.is_stopped else num_held)
+        piece = self.decoded[len(self.text) : end]
+        self.text += piece
         return piece
+
+
+class AnswerStream:
+    """The tokens of one answer, as the pieces that clients get.
+
+    Attributes:
+        num_tokens: so far, including the end of the turn.
+        logprobs: of the tokens of `text`.
+        finish_reason: None until the last token.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, index: int, max_tokens: int, stop: Sequence[str]
+    ) -> None:
+        self.index, self.num_tokens = index, 0
+        self.logprobs: list[TokenLogprob] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self._text = TextStream(tokenizer, stop)
+        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+        self._end_id = end_of_turn_id(tokenizer)
+        self._held: list[tuple[int, TokenLogprob]] = []  # where the text of a token begins
+
+    @property
+    def text(self) -> str:
+        """The text of the pieces so far."""
+        return self._text.text
+
+    def add(self, token: int, logprob: tuple[float, list[tuple[int, float]]] | None) -> AnswerPiece:
+        """Add a token; `finish_reason` tells whether it was the last one.
+
+        Args:
+            token: id.
+            logprob: of `TokenSampler`, if log-probabilities are wanted.
+        """
+        start = len(self._text.decoded)
+        self.num_tokens += 1
+        text = self._text.add(token)
+        if logprob is not None and token != self._end_id:
+            self._held.append((start, self._name(token, *logprob)))
+        is_last = token == self._end_id or self.num_tokens == self._max_tokens
+        if is_last or self._text.is_stopped:
+            text += self._text.finish()
+            has_ended = token == self._end_id or self._text.is_stopped
+            self.finish_reason = "stop" if has_ended else "length"
+        return AnswerPiece(text, self.index, self._release_logprobs())
+
+    def _release_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Return the log-probabilities of the tokens whose text was emitted, at least in part."""
+        is_complete = self.finish_reason is not None and not self._text.is_stopped
+        end = len(self.text)
+        released = [logprob for start, logprob in self._held if start < end or is_complete]
+        self._held = self._held[len(released) :]
+        self.logprobs += released
+        return tuple(released)
+
+    def _name(self, token: int, logprob: float, top: Sequence[tuple[int, float]]) -> TokenLogprob:
+        decode = self._tokenizer.decode
+        named = tuple((str(decode([other])), value) for other, value in top)
+        return TokenLogprob(str(decode([token])), logprob, named)
 
 
 def _num_held(text: str, stop: Sequence[str]) -> int:
@@ -74,116 +146,3 @@ def _num_held(text: str, stop: Sequence[str]) -> int:
         if text.endswith(word[:length])
     )
     return max(lengths, default=0)
-
-
-@dataclass
-class _Choice:
-    """One of the answers to a prompt, while it is generated."""
-
-    index: int
-    stream: TextStream
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    is_finished: bool = False
-
-    def complete(
-        self, memory: VideoMemory, num_prompt_tokens: int, end_id: int, seconds: dict[str, float]
-    ) -> Answer:
-        """Return the answer, and mark it as finished."""
-        self.is_finished = True
-        ids = self.stream.ids
-        has_ended = ids[-1] == end_id or self.stream.is_stopped
-        return Answer(
-            self.stream.text,
-            num_frames=memory.num_frames,
-            num_memory_tokens=len(memory.repository.positions),
-            num_prompt_tokens=num_prompt_tokens,
-            num_new_tokens=len(ids),
-            finish_reason="stop" if has_ended else "length",
-            seconds={**memory.seconds, **seconds},
-            index=self.index,
-            logprobs=tuple(self.logprobs),
-        )
-
-
-@torch.inference_mode()
-def stream_answers(
-    predictor: VideoPredictor,
-    memory: VideoMemory,
-    conversation: Conversation,
-    params: SamplingParams = GREEDY,
-) -> Generator[AnswerPiece | Answer, None, None]:
-    """Generate the answers to a conversation; the prompt is encoded once for all of them.
-
-    Args:
-        predictor: with the model.
-        memory: of the video or images.
-        conversation: up to the answer.
-        params: how to sample, and how many answers.
-
-    Yields:
-        A piece for each token of each answer, and an `Answer` when it is complete.
-
-    Raises:
-        QuestionError: the conversation is too long, or its JSON schema cannot be used.
-    """
-    started = time.perf_counter()
-    tokenizer = predictor.processor.tokenizer
-    end_id, limit = end_of_turn_id(tokenizer), predictor.config.generation.max_new_tokens
-    limit = min(limit, params.max_new_tokens or limit)
-    constraints = _build_constraints(predictor, params)
-    sampler = TokenSampler(params, len(tokenizer), predictor.device, constraints)
-    prompt = predictor.build_prompts(memory, [conversation])
-    steps = predictor.model.llm.generate(
-        prompt,
-        limit,
-        end_id,
-        select=sampler,
-        num_copies=params.num_choices,
-        prefixes=_usable_prefixes(predictor, memory),
-    )
-    choices = [_Choice(index, TextStream(tokenizer, params.stop)) for index in params.choices]
-    seconds: dict[str, float] = {}
-    for step, tokens in enumerate(steps, start=1):
-        seconds.setdefault("first_token", time.perf_counter() - started)
-        for choice, token in zip(choices, tokens.tolist(), strict=True):
-            if choice.is_finished:
-                continue
-            text, logprob = choice.stream.add(token), None
-            if sampler.logprobs and token != end_id:
-                logprob = _name_tokens(tokenizer, token, *sampler.logprobs[choice.index])
-                choice.logprobs.append(logprob)
-            is_last = token == end_id or choice.stream.is_stopped or step == limit
-            if is_last:
-                text += choice.stream.finish()
-            yield AnswerPiece(text, choice.index, logprob)
-            if is_last:
-                rest_seconds = time.perf_counter() - started - seconds["first_token"]
-                num_prompt_tokens = prompt.embeddings.shape[1]
-                yield choice.complete(
-                    memory, num_prompt_tokens, end_id, {**seconds, "other_tokens": rest_seconds}
-                )
-        if all(choice.is_finished for choice in choices):
-            return
-
-
-def _usable_prefixes(predictor: VideoPredictor, memory: VideoMemory) -> PrefixCache | None:
-    """Return the KV caches of earlier turns, unless the visual tokens depend on all questions."""
-    is_first = predictor.config.text.memaug_question_scope == "first"
-    return predictor.prefixes if is_first or memory.num_placeholders == 0 else None
-
-
-def _build_constraints(predictor: VideoPredictor, params: SamplingParams) -> list[JsonConstraint]:
-    if params.json_schema is None:
-        return []
-    grammar = compile_schema(predictor.processor.tokenizer, params.json_schema)
-    return [JsonConstraint(grammar) for _ in range(params.num_choices)]
-
-
-def _name_tokens(
-    tokenizer: Tokenizer, token: int, logprob: float, top: Sequence[tuple[int, float]]
-) -> TokenLogprob:
-    return TokenLogprob(
-        str(tokenizer.decode([token])),
-        logprob,
-        tuple((str(tokenizer.decode([other])), value) for other, value in top),
-    )

@@ -89,6 +89,17 @@ class MemoryCache:
         with self._lock:
             return self._num_resident_bytes()
 
+    def size_bytes(self, key: str) -> int:
+        """Return the size of a memory in RAM, or of its file if an earlier process wrote it.
+
+        Raises:
+            MemoryFileError: there is no such key.
+        """
+        with self._lock:
+            if key not in self._entries:
+                raise _unknown_key(key)
+            return self._entries[key].num_bytes
+
     def put(self, memory: VideoMemory) -> str:
         """Add a memory and return its key."""
         key = uuid4().hex

@@ -21,7 +21,7 @@ from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.inference.answer import Answer, AnswerPiece, LogLikelihood
-from lit_hour.inference.answer_stream import stream_answers
+from lit_hour.inference.batching import stream_answers
 from lit_hour.inference.devices import check_device, join_ranks
 from lit_hour.inference.precision import cast_weights, resolve_dtype
 from lit_hour.inference.video_memory import (
@@ -73,6 +73,7 @@ class VideoPredictor:
     def __init__(self, config: Config, model: HourLLaVA, processor: HourLLaVAProcessor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
+        model.llm.use_packed_attention()  # of batched decoding
         num_bytes = int(config.serving.prefix_cache_gb * 1e9)
         self.prefixes = PrefixCache(num_bytes - num_bytes // 4)
         self.augmentations = AugmentationCache(model.memaug, num_bytes // 4)

@@ -17,7 +17,7 @@ from lit_hour.errors import ConfigError
 from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.last_decoder_layer import Predicting
 from lit_hour.model.packed_attention import PACKED_ATTENTION
-from lit_hour.model.prefix_cache import PrefixCache
+from lit_hour.model.sequence_cache import SequenceBatch, SequenceCache
 from lit_hour.types import IGNORE_INDEX
 
 COSINE_SCALE = 20.0  # of the logits of `answer_words_loss`: its cosines are at most 1
@@ -44,11 +44,6 @@ class LLMInputs:
     def is_target(self) -> Tensor:
         """Return where the next token is learned: `(texts, tokens - 1)` bool."""
         return self.labels[:, 1:] != IGNORE_INDEX
-
-
-def pick_most_likely(logits: Tensor) -> Tensor:
-    """Return the most likely token of each text: `(texts, vocabulary)` -> `(texts,)`."""
-    return logits.argmax(dim=-1)
 
 
 class LanguageModel(nn.Module):
@@ -96,12 +91,23 @@ class LanguageModel(nn.Module):
         Attention is computed for each text. Generation and log-likelihoods stay the same.
         """
         self.packs_texts = True
+        self.use_packed_attention()
+
+    def use_packed_attention(self) -> None:
+        """Let attention take packed texts, and sequences with caches, beside padded texts."""
         self.network.set_attn_implementation(PACKED_ATTENTION)
 
     @property
     def layers(self) -> list[nn.Module]:
         """The decoder layers, in order."""
         return list(self.network.model.layers)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of the keys and values of one token in all layers."""
+        head_dim = self.layers[0].self_attn.head_dim  # type: ignore[union-attr]
+        num_values = 2 * len(self.layers) * self.num_key_value_heads * head_dim
+        return num_values * self.network.get_input_embeddings().weight.element_size()
 
     def reset_nonpersistent_buffers(self) -> None:
         """Recreate what a checkpoint lacks: float32 rotary frequencies, the tied output layer."""
@@ -332,17 +338,43 @@ class LanguageModel(nn.Module):
         ).logits
 
     @torch.no_grad()
+    def read(self, embeddings: Sequence[Tensor], caches: Sequence[SequenceCache]) -> Tensor:
+        """Read further tokens of several sequences in one forward pass.
+
+        A sequence may begin, go on with a part of its prompt, or with its latest token; a batch may
+        have all of these. `use_packed_attention` must have been called.
+
+        Args:
+            embeddings: `(new tokens, dim)` of each sequence, at least one token.
+            caches: of the tokens before; the new ones are added.
+
+        Returns:
+            Logits of the next token of each sequence, `(sequences, vocabulary)`.
+        """
+        batch = SequenceBatch(caches, [len(tokens) for tokens in embeddings])
+        device = embeddings[0].device
+        logits: Tensor = self.network(
+            inputs_embeds=torch.cat(list(embeddings))[None],  # (1, tokens, dim)
+            position_ids=batch.positions().to(device)[None],  # (1, tokens)
+            attention_mask=self.backbone.packed_mask(device),
+            sequences=batch,
+            use_cache=False,
+            logits_to_keep=batch.last_rows().to(device),
+        ).logits[0]  # (sequences, vocabulary)
+        batch.finish()
+        return logits
+
+    @torch.no_grad()
     def generate(
         self,
         inputs: LLMInputs,
         max_new_tokens: int,
         end_id: int,
         any_rank: Callable[[bool], bool] = bool,
-        select: Callable[[Tensor], Tensor] = pick_most_likely,
-        num_copies: int = 1,
-        prefixes: PrefixCache | None = None,
     ) -> Iterator[Tensor]:
-        """Generate until all texts have ended, greedily by default.
+        """Generate greedily until all texts have ended; for texts that begin and end together.
+
+        Answers of users join and leave at any time: `inference.batching` generates them.
 
         Args:
             inputs: prompts, padded on the left.
@@ -350,23 +382,14 @@ class LanguageModel(nn.Module):
             end_id: token that ends a text.
             any_rank: reduces a flag over the ranks (logical or). Each rank of a sharded model needs
                 the others for each token, so all go on until the last text of any rank has ended.
-            select: from logits `(texts, vocabulary)` to tokens `(texts,)`, such as a
-                `TokenSampler`.
-            num_copies: continuations of each prompt, which is encoded once for all of them.
-            prefixes: prompts that were read before; for one prompt at a time. What the prompt has
-                in common with one of them is not read again.
 
         Yields:
             The next token of each text, `(texts,)`; `end_id` for a text that has ended. Close the
             iterator to stop early.
         """
-        embeddings, mask = inputs.embeddings, inputs.attention_mask
-        num_texts = len(mask) * num_copies
-        has_ended = torch.zeros(num_texts, dtype=torch.bool, device=mask.device)  # (texts,)
-        cache = None if prefixes is None else prefixes.find(embeddings[0])
-        if cache is not None:
-            embeddings = embeddings[:, cache.get_seq_length() :]  # (1, tokens, dim)
-        for step in range(max_new_tokens):
+        embeddings, mask, cache = inputs.embeddings, inputs.attention_mask, None
+        has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
+        for _ in range(max_new_tokens):
             output = self.network(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -374,14 +397,7 @@ class LanguageModel(nn.Module):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            logits = output.logits[:, -1]  # (texts, vocabulary)
-            if step == 0 and prefixes is not None:
-                prefixes.add(inputs.embeddings[0], output.past_key_values)
-            if step == 0 and num_copies > 1:
-                output.past_key_values.batch_repeat_interleave(num_copies)
-                logits = logits.repeat_interleave(num_copies, dim=0)  # (texts, vocabulary)
-                mask = mask.repeat_interleave(num_copies, dim=0)  # (texts, tokens)
-            tokens = select(logits).masked_fill(has_ended, end_id)  # (texts,)
+            tokens = output.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
             yield tokens
             has_ended |= tokens == end_id
             if not any_rank(not has_ended.all()):

@@ -1,7 +1,8 @@
 """Causal attention of texts that lie one after the other in one sequence, without padding.
 
-It is registered with transformers as `PACKED_ATTENTION`. Calls without the bounds of the texts are
-those of padded texts, and get transformers' own "sdpa" attention.
+It is registered with transformers as `PACKED_ATTENTION`. The texts are new (with their bounds), or
+go on from KV caches of their own (a `SequenceBatch`). Calls with neither are those of padded texts,
+and get transformers' own "sdpa" attention.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lit_hour.model.sequence_cache import SequenceBatch
 
 PACKED_ATTENTION = "packed"
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
@@ -30,6 +33,7 @@ def packed_attention_forward(
     attention_mask: Tensor | None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
+    sequences: SequenceBatch | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend inside each text, in the form that transformers calls.
@@ -45,11 +49,14 @@ def packed_attention_forward(
         attention_mask: None for packed texts.
         cu_seq_lens_q: `(texts + 1,)` int32, where each text starts, and the end of the last one.
         max_length_q: tokens of the longest text, or more.
+        sequences: KV caches of the texts, which are read further.
         kwargs: as for "sdpa".
 
     Returns:
         `(1, tokens, heads, head_dim)`, and None for the attention weights.
     """
+    if sequences is not None:
+        return sequences.attend(module, query, key, value), None
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     dtype = query.dtype  # with autocast, rotary embedding makes it float32 and the values are not

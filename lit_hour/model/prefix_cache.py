@@ -10,14 +10,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lit_hour.model.memaug import MemAugQuery
 from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.model.sequence_cache import SequenceCache
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class CachedTokens:
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
         tensors = [self.embeddings, *(tensor for layer in self.layers for tensor in layer)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)  # with spare capacity
 
     def common_length(self, embeddings: Tensor) -> int:
         """Return how many tokens `(tokens, dim)` are the same from the first one on."""
@@ -64,7 +63,7 @@ class PrefixCache:
         """Bytes of all tensors."""
         return sum(entry.num_bytes for entry in list(self._entries.values()))
 
-    def find(self, embeddings: Tensor) -> DynamicCache | None:
+    def find(self, embeddings: Tensor) -> SequenceCache | None:
         """Return the KV cache of the longest known beginning of a prompt, or None.
 
         At least the last token is left, since its output is needed.
@@ -82,22 +81,21 @@ class PrefixCache:
         self._entries.move_to_end(best)
         length = lengths[best]
         self.num_reused += length
-        return DynamicCache(
+        return SequenceCache(
             [
                 (keys[:, :, :length], values[:, :, :length])  # (1, heads, length, head_dim)
                 for keys, values in self._entries[best].layers
             ]
         )
 
-    def add(self, embeddings: Tensor, cache: Any) -> None:
+    def add(self, embeddings: Tensor, cache: SequenceCache) -> None:
         """Keep a prompt, in place of the earlier turns of its conversation.
 
         Args:
             embeddings: `(tokens, dim)`.
-            cache: of transformers, after the prompt was read.
+            cache: after the prompt was read.
         """
-        layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-        entry = CachedTokens(embeddings, layers)
+        entry = CachedTokens(embeddings, cache.layers)
         if entry.num_bytes > self._budget_bytes:
             return
         for key, earlier in list(self._entries.items()):

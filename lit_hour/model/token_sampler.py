@@ -1,11 +1,11 @@
 """Choose the next tokens from logits: greedily or by sampling, with the processors of transformers.
 
-Entry point: `TokenSampler`, which `LanguageModel.generate` calls once per token.
+Entry point: `TokenSampler`, one for each answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -27,12 +27,12 @@ TokenConstraint = Callable[[list[int]], Tensor]
 
 
 class TokenSampler:
-    """Chooses the tokens of several answers to one prompt, one step at a time.
+    """Chooses the tokens of one answer, one step at a time.
 
     Attributes:
-        logprobs: of each answer's latest token: its log-probability, and the most likely tokens
-            with theirs. They are those of the model, before any processor. Empty unless
-            `num_top_logprobs` is given.
+        logprob: of the latest token: its log-probability, and the most likely tokens with theirs.
+            They are those of the model, before any processor. None unless `num_top_logprobs` is
+            given.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class TokenSampler:
         params: SamplingParams,
         num_tokens: int,
         device: torch.device,
-        constraints: Sequence[TokenConstraint] = (),
+        index: int = 0,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         """Prepare for the first token.
 
@@ -48,48 +49,48 @@ class TokenSampler:
             params: how to sample.
             num_tokens: of the tokenizer; further rows of the embedding are never chosen.
             device: of the logits.
-            constraints: for each answer, which tokens may come next; empty for all.
+            index: of the answer, if several are sampled with one seed.
+            constraint: which tokens may come next; None for all.
         """
-        self.logprobs: list[tuple[float, list[tuple[int, float]]]] = []
-        self._params, self._num_tokens, self._constraints = params, num_tokens, constraints
-        self._ids = torch.empty(params.num_choices, 0, dtype=torch.int64, device=device)
+        self.logprob: tuple[float, list[tuple[int, float]]] | None = None
+        self._params, self._num_tokens, self._constraint = params, num_tokens, constraint
+        self._ids: list[int] = []
         self._processors = _build_processors(params)
-        self._generators = _build_generators(params, device)
+        is_sampled = params.temperature >= MIN_TEMPERATURE
+        self._generator = _build_generator(params, device, index) if is_sampled else None
+        self.takes_most_likely = not (
+            is_sampled
+            or self._processors
+            or constraint is not None
+            or params.num_top_logprobs is not None
+        )  # so that a batch may choose the tokens of many answers at once
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Choose the next token of each answer.
+    def __call__(self, logits: Tensor) -> int:
+        """Choose the next token.
 
         Args:
-            logits: `(answers, vocabulary)`.
-
-        Returns:
-            `(answers,)` int64.
+            logits: `(vocabulary,)`.
         """
-        logits = logits.float()  # (answers, vocabulary)
-        scores = logits.clone()  # (answers, vocabulary)
-        scores[:, self._num_tokens :] = -torch.inf
-        for index, constraint in enumerate(self._constraints):
-            allowed = constraint(self._ids[index].tolist()).to(scores.device)  # (tokens,)
-            scores[index, : len(allowed)].masked_fill_(~allowed, -torch.inf)
-            scores[index, len(allowed) :] = -torch.inf
+        logits = logits.float()  # (vocabulary,)
+        scores = logits.clone()  # (vocabulary,)
+        scores[self._num_tokens :] = -torch.inf
+        if self._constraint is not None:
+            allowed = self._constraint(self._ids).to(scores.device)  # (tokens,)
+            scores[: len(allowed)].masked_fill_(~allowed, -torch.inf)
+            scores[len(allowed) :] = -torch.inf
+        ids = torch.tensor([self._ids], dtype=torch.int64, device=scores.device)  # (1, steps)
         scores = self._processors(
-            self._ids,  # type: ignore[arg-type]  # LongTensor is for annotations alone
-            scores,
-        )  # (answers, vocabulary)
-        if self._params.temperature < MIN_TEMPERATURE:
-            tokens = scores.argmax(dim=-1)  # (answers,)
+            ids,  # type: ignore[arg-type]  # LongTensor is for annotations alone
+            scores[None],
+        )[0]  # (vocabulary,)
+        if self._generator is None:
+            token = int(scores.argmax())
         else:
-            probabilities = scores.softmax(dim=-1)  # (answers, vocabulary)
-            tokens = torch.cat(
-                [
-                    torch.multinomial(row, 1, generator=generator)
-                    for row, generator in zip(probabilities, self._generators, strict=True)
-                ]
-            )  # (answers,)
-        self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)  # (answers, steps)
+            token = int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator))
+        self._ids.append(token)
         if self._params.num_top_logprobs is not None:
-            self.logprobs = _report(logits, tokens, self._params.num_top_logprobs)
-        return tokens
+            self.logprob = _report(logits, token, self._params.num_top_logprobs)
+        return token
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -119,17 +120,15 @@ def _build_processors(params: SamplingParams) -> LogitsProcessorList:
     return processors
 
 
-def _build_generators(params: SamplingParams, device: torch.device) -> list[torch.Generator]:
-    """Return a generator for each answer; the ranks of one model get the same."""
-    if params.temperature < MIN_TEMPERATURE:
-        return []
+def _build_generator(params: SamplingParams, device: torch.device, index: int) -> torch.Generator:
+    """Return the random numbers of one answer; the ranks of one model get the same."""
     seed = params.seed
     if seed is None:
         drawn = torch.randint(2**62, (1,), device=device, generator=_new_generator(device))  # (1,)
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(drawn, 0)
         seed = int(drawn)
-    return [torch.Generator(device).manual_seed((seed + index) % 2**63) for index in params.choices]
+    return torch.Generator(device).manual_seed((seed + index) % 2**63)
 
 
 def _new_generator(device: torch.device) -> torch.Generator:
@@ -138,16 +137,9 @@ def _new_generator(device: torch.device) -> torch.Generator:
     return generator
 
 
-def _report(
-    logits: Tensor, tokens: Tensor, num_top: int
-) -> list[tuple[float, list[tuple[int, float]]]]:
-    """Return the log-probability of each answer's token, and the most likely tokens with theirs."""
-    log_probabilities = logits.log_softmax(dim=-1)  # (answers, vocabulary)
-    chosen = log_probabilities.gather(1, tokens[:, None])[:, 0].tolist()  # (answers,)
-    top = log_probabilities.topk(min(num_top, logits.shape[1]), dim=-1)  # (answers, top)
-    return [
-        (logprob, list(zip(ids, values, strict=True)))
-        for logprob, ids, values in zip(
-            chosen, top.indices.tolist(), top.values.tolist(), strict=True
-        )
-    ]
+def _report(logits: Tensor, token: int, num_top: int) -> tuple[float, list[tuple[int, float]]]:
+    """Return the log-probability of a token, and the most likely tokens with theirs."""
+    log_probabilities = logits.log_softmax(dim=-1)  # (vocabulary,)
+    top = log_probabilities.topk(min(num_top, len(logits)))  # (top,)
+    pairs = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    return float(log_probabilities[token]), pairs

@@ -23,7 +23,7 @@ from lit_hour.server.chat_request import MediaPart
 from lit_hour.server.chat_response import evidence_fields
 from lit_hour.server.http_errors import EXCEPTION_HANDLERS
 from lit_hour.server.metrics import CONTENT_TYPE_LATEST, CountResponses
-from lit_hour.server.queueing import cancel_on_disconnect
+from lit_hour.server.queueing import cancel_on_disconnect, client_address
 from lit_hour.server.request_body import read_body
 from lit_hour.server.state import AppState
 
@@ -255,7 +255,8 @@ def _add_chat_routes(app: FastAPI, state: AppState) -> None:
 
     @app.get("/v1/chat/completions/{completion_id}/evidence")
     async def get_evidence(request: Request, completion_id: str) -> dict[str, Any]:
-        attribution = await cancel_on_disconnect(request, state.generation.attribute(completion_id))
+        work = state.generation.attribute(completion_id, client_address(request))
+        attribution = await cancel_on_disconnect(request, work)
         return {
             "id": completion_id,
             "object": "chat.completion.evidence",

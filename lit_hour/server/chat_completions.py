@@ -18,7 +18,7 @@ from lit_hour.server.chat_response import Completion, EventStream, collect, stre
 from lit_hour.server.data_urls import MAX_JSON_BYTES, detach_data_urls
 from lit_hour.server.generation import GenerationRequest
 from lit_hour.server.http_errors import FieldError, input_error_status
-from lit_hour.server.queueing import cancel_on_disconnect
+from lit_hour.server.queueing import cancel_on_disconnect, client_address
 from lit_hour.server.request_body import read_body
 from lit_hour.server.state import AppState
 
@@ -74,7 +74,13 @@ async def _read_request(
             field = chat.media[0].field if len(chat.media) == 1 else "messages"
             raise FieldError(field, str(error), input_error_status(error)) from error
     generation = GenerationRequest(
-        completion_id, chat.messages, video, images, chat.params, chat.evidence
+        completion_id,
+        chat.messages,
+        client_address(request),
+        video,
+        images,
+        chat.params,
+        chat.evidence,
     )
     return chat, generation
 

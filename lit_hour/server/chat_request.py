@@ -24,6 +24,11 @@ IGNORED_FIELDS = (
     *("user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"),
     *("prompt_cache_retention", "parallel_tool_calls"),
 )
+# of messages and their parts: names, and what assistants answered beside their text, sent back
+IGNORED_MESSAGE_FIELDS = (
+    *("name", "refusal", "annotations", "reasoning_content", "provider_specific_fields"),
+    "cache_control",
+)
 TOOL_FIELDS = ("tools", "tool_choice", "functions", "function_call")
 ROLES = {
     "system": "system",
@@ -142,6 +147,7 @@ def _read_turns(request: JsonFields, attachments: Mapping[str, bytes]) -> list[T
             if message.take(field):
                 raise FieldError(message.name(field), f"{message.name(field)} is not supported.")
         parts = tuple(_read_content(message, attachments))
+        _reject_rest(message)
         turn = Turn(ROLES[role], parts)  # type: ignore[arg-type]
         if turn.media and role != "user":
             name = turn.media[0].field
@@ -167,15 +173,27 @@ def _read_content(message: JsonFields, attachments: Mapping[str, bytes]) -> list
         if kind in ("text", "refusal"):
             text = part.text(kind) or ""
             parts.append(_check_text(text, part.name(kind), attachments))
+            _reject_rest(part)
             continue
         value = part.take(kind)
         url, name = value, part.name(kind)
         if isinstance(value, dict):
-            url, name = JsonFields(value, name).required_text("url"), f"{name}.url"
+            fields_of_url = JsonFields(value, name)
+            url, name = fields_of_url.required_text("url"), f"{name}.url"
+            fields_of_url.take("detail")  # images are always read in full
+            fields_of_url.reject_rest()
         if not isinstance(url, str):
             raise part.reject(kind, 'an object such as {"url": "..."}', url)
+        _reject_rest(part)
         parts.append(MediaPart("image" if kind == "image_url" else "video", url, name))
     return parts
+
+
+def _reject_rest(item: JsonFields) -> None:
+    """Check that a message or part has only fields that are read, or cannot change the answer."""
+    for field in IGNORED_MESSAGE_FIELDS:
+        item.take(field)
+    item.reject_rest()
 
 
 def _check_text(text: str, name: str, attachments: Mapping[str, bytes]) -> str:

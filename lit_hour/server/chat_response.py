@@ -71,12 +71,12 @@ class Completion:
         }
 
     def chunk(
-        self, delta: dict[str, str], index: int = 0, logprob: TokenLogprob | None = None
+        self, delta: dict[str, str], index: int = 0, logprobs: Sequence[TokenLogprob] = ()
     ) -> dict[str, Any]:
         """Return a chunk of a streamed response, with a part of one answer."""
         choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": None}
-        if logprob is not None:
-            choice["logprobs"] = _logprob_fields([logprob])
+        if logprobs:
+            choice["logprobs"] = _logprob_fields(logprobs)
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def end_chunk(self, answer: Answer) -> dict[str, Any]:
@@ -117,9 +117,9 @@ async def stream_events(
             elif isinstance(event, Attribution):
                 extension = {"evidence": evidence_fields(event)}
                 yield _format_event(completion.final_chunk(lit_hour=extension))
-            elif event.text or event.logprob:
+            elif event.text or event.logprobs:
                 delta = {"content": event.text}
-                yield _format_event(completion.chunk(delta, event.index, event.logprob))
+                yield _format_event(completion.chunk(delta, event.index, event.logprobs))
             event = await anext(events, None)
     except HTTPException as error:
         yield _format_event(error_body(error.status_code, str(error.detail)))

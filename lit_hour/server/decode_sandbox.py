@@ -51,20 +51,24 @@ def start_forkserver() -> None:
     multiprocessing.forkserver.ensure_running()
 
 
-def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
+def check_video(
+    path: Path, name: str, settings: ServerConfig, cancelled: Event | None = None
+) -> VideoHeader:
     """Decode the first frame of a file, and reject it if it is not a video or too large.
 
     Args:
         path: of the file.
         name: of the video in error messages.
         settings: limits.
+        cancelled: stops the check when it is set.
 
     Raises:
         VideoError: the file is rejected, with the reason.
+        DecodingCancelledError: `cancelled` was set.
     """
     limits = ResourceLimits(settings.check_timeout_seconds, ram_bytes(settings))
     with start_worker(decode_worker.check_video, path, limits) as connection:
-        channel = WorkerChannel(connection, path, name, limits, Event())
+        channel = WorkerChannel(connection, path, name, limits, cancelled or Event())
         message = channel.receive_message("header")
     with validation(name):
         header = VideoHeader(

@@ -1,8 +1,8 @@
 """Answers to questions about stored videos, as streams of events, and the evidence for them.
 
-Entry points: `GenerationService.stream` and `GenerationService.attribute`. A task of its own runs
-the model and never waits for the client, so a slow client delays no one. When the client
-disconnects, the task is cancelled between two tokens, or between two layers of an attribution.
+Entry points: `GenerationService.stream` and `GenerationService.attribute`. Each request has a task,
+which never waits for the client, so a slow client delays no one. When the client disconnects, the
+task is cancelled between two tokens, or between two layers of an attribution.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -19,14 +19,15 @@ from prometheus_client import Counter
 
 from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.inference.answer import Answer, AnswerPiece
-from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.attribution import Attribution, attribution_steps
 from lit_hour.inference.json_constraint import compile_schema
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.io.out_of_memory import explain_out_of_memory
+from lit_hour.server.admission import AdmissionQueue, Admitted
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import BoundedQueue, ModelExecutor
+from lit_hour.server.queueing import ModelExecutor
+from lit_hour.server.scheduler import BatchScheduler
 from lit_hour.server.video_store import StoredVideo, VideoStore
 from lit_hour.types import Conversation, ImageSet, Message, TiledImage
 
@@ -42,6 +43,7 @@ class GenerationRequest:
     Attributes:
         id: of the completion, by which the evidence can be requested after the answer.
         messages: in any order, up to the answer.
+        client: address; the clients take turns.
         video: None for images, and without media.
         images: decoded; None for a video, and without media.
         params: how to sample, and how many answers.
@@ -50,6 +52,7 @@ class GenerationRequest:
 
     id: str
     messages: Sequence[Message]
+    client: str = ""
     video: StoredVideo | None = None
     images: TiledImage | ImageSet | None = None
     params: SamplingParams = GREEDY
@@ -126,11 +129,12 @@ class GenerationService:
         predictor: VideoPredictor,
         executor: ModelExecutor,
         videos: VideoStore,
-        queue: BoundedQueue,
+        queue: AdmissionQueue,
         metrics: Metrics,
     ) -> None:
         self._predictor, self._executor, self._videos = predictor, executor, videos
         self._queue, self._metrics = queue, metrics
+        self.scheduler = BatchScheduler(predictor, executor, queue.throughput)
         self._recent = RecentAnswers()
         self._attribution_lock = asyncio.Lock()  # so that `serving.max_evidence_gb` is for all
 
@@ -165,8 +169,12 @@ class GenerationService:
         """
         compile_schema(self._predictor.processor.tokenizer, schema)
 
-    async def attribute(self, completion_id: str) -> Attribution:
+    async def attribute(self, completion_id: str, client: str = "") -> Attribution:
         """Attribute a recent answer.
+
+        Args:
+            completion_id: of the answer.
+            client: as in `GenerationRequest`.
 
         Raises:
             HTTPException: there is no such answer, its video is gone, or the queue is full.
@@ -174,71 +182,81 @@ class GenerationService:
             OutOfMemoryError: the memory of the machine is exhausted.
         """
         answered = self._recent.get(completion_id)
-        video = self._videos.get(answered.video_id)
-        async with self._queue.admit(), self._videos.lease_memory(video) as memory:
-            return await self._attribute(answered, memory)
+        with self._queue.admit():
+            return await self._attribute(answered, client)
 
     async def _run(
         self, request: GenerationRequest, events: asyncio.Queue[StreamEvent | None]
     ) -> None:
-        async with AsyncExitStack() as stack:
+        config, params = self._predictor.config, request.params
+        limit = config.generation.max_new_tokens
+        max_tokens = params.num_choices * min(limit, params.max_new_tokens or limit)
+        with ExitStack() as stack:
             with count_outcome(self._metrics.generations):
-                await stack.enter_async_context(self._queue.admit())
+                admitted = stack.enter_context(self._queue.admit(max_tokens))
                 conversation = self._predictor.processor.build_chat_prompt(request.messages)
                 if request.video is not None and not request.video.finished.is_set():
                     events.put_nowait(Heartbeat())
-                memory = await stack.enter_async_context(self._open_memory(request))
-                answer = await self._generate(request, conversation, memory, events)
-                if request.video is not None and request.params.num_choices == 1:
+                    await request.video.finished.wait()
+                answer = await self._generate(request, conversation, admitted, events)
+                if request.video is not None and params.num_choices == 1:
                     answered = AnsweredQuestion(request.video.id, conversation, answer.text)
                     self._recent.add(request.id, answered)
                 events.put_nowait(answer)
             if request.evidence:
-                events.put_nowait(await self._attribute(answered, memory))
+                events.put_nowait(await self._attribute(answered, request.client))
 
     @asynccontextmanager
     async def _open_memory(self, request: GenerationRequest) -> AsyncIterator[VideoMemory]:
-        """Wait for the memory of a video, or encode images, for the duration of the block."""
+        """Lease the memory of a video, or encode images, for the duration of the block."""
         if request.video is not None:
             async with self._videos.lease_memory(request.video) as memory:
                 yield memory
             return
-        async with self._queue.run_slot():
-            with explain_out_of_memory(lambda _: f"{request.subject} do not fit into memory."):
-                memory = await self._executor.run(
-                    self._predictor.encode_visual, request.images, 0.0, request.subject
-                )
+        with explain_out_of_memory(lambda _: f"{request.subject} do not fit into memory."):
+            memory = await self._executor.run(
+                self._predictor.encode_visual, request.images, 0.0, request.subject
+            )
         yield memory
 
     async def _generate(
         self,
         request: GenerationRequest,
         conversation: Conversation,
-        memory: VideoMemory,
+        admitted: Admitted,
         events: asyncio.Queue[StreamEvent | None],
     ) -> Answer:
         """Generate the answers, and return the last one to end, which is not among the events."""
-        async with self._queue.run_slot():
-            started, num_answers = time.monotonic(), 0
-            pieces = stream_answers(self._predictor, memory, conversation, request.params)
+        answers: list[Answer] = []
+
+        def emit(event: AnswerPiece | Answer) -> None:
+            if isinstance(event, Answer):
+                answers.append(event)
+                if len(answers) == request.params.num_choices:
+                    return
+            else:
+                self._metrics.generated_tokens.inc()
+                admitted.count_token()
+            events.put_nowait(event)
+
+        # the memory is leased when it is needed, so that requests that wait take none
+        async with self._queue.turn(request.client), self._open_memory(request) as memory:
+            started = time.monotonic()
             try:
                 with explain_out_of_memory(lambda _: self._describe_answer(request, memory)):
-                    while True:
-                        event = await self._executor.run(next, pieces)
-                        if isinstance(event, Answer):
-                            num_answers += 1
-                            if num_answers == request.params.num_choices:
-                                return event
-                        else:
-                            self._metrics.generated_tokens.inc()
-                        events.put_nowait(event)
+                    await self.scheduler.generate(memory, conversation, request.params, emit)
             finally:
-                self._executor.submit(pieces.close)  # a generator must be closed on its own thread
                 self._metrics.generation_seconds.inc(time.monotonic() - started)
+        return answers[-1]
 
-    async def _attribute(self, answered: AnsweredQuestion, memory: VideoMemory) -> Attribution:
+    async def _attribute(self, answered: AnsweredQuestion, client: str) -> Attribution:
+        video = self._videos.get(answered.video_id)
         with count_outcome(self._metrics.attributions):
-            async with self._attribution_lock, self._queue.run_slot():
+            async with (
+                self._attribution_lock,
+                self._queue.turn(client),
+                self._videos.lease_memory(video) as memory,
+            ):
                 started = time.monotonic()
                 steps = attribution_steps(
                     self._predictor, memory, answered.conversation, answered.answer
@@ -249,7 +267,7 @@ class GenerationService:
                             pass  # other requests use the model between two steps
                     return attribution
                 finally:
-                    self._executor.submit(steps.close)
+                    self._executor.submit(steps.close)  # on the thread of its steps
                     self._metrics.attribution_seconds.inc(time.monotonic() - started)
 
     def _describe_answer(self, request: GenerationRequest, memory: VideoMemory) -> str:
@@ -260,6 +278,7 @@ class GenerationService:
             f" {len(memory.repository.tokens)} tokens of the video in memory and up to"
             f" text.max_tokens={config.text.max_tokens} in the prompt. Ask again later, or lower"
             f" serving.server.max_concurrent_requests={serving.server.max_concurrent_requests},"
+            f" serving.kv_cache_gb={serving.kv_cache_gb:g},"
             f" serving.memory_cache_gb={serving.memory_cache_gb:g},"
             f" serving.prefix_cache_gb={serving.prefix_cache_gb:g} or"
             f" video.max_frames={config.video.max_frames}."

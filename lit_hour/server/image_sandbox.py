@@ -21,15 +21,19 @@ from lit_hour.server.decode_worker import ResourceLimits
 from lit_hour.types import ImageSet, TiledImage
 
 
-def decode_images(paths: Sequence[Path], config: Config) -> TiledImage | ImageSet:
+def decode_images(
+    paths: Sequence[Path], config: Config, cancelled: Event | None = None
+) -> TiledImage | ImageSet:
     """Decode one image into tiles, or several into squares.
 
     Args:
         paths: of the files.
         config: sizes, and the limits of the server.
+        cancelled: stops the decoding when it is set.
 
     Raises:
         InputError: a file is not an image, is too large, or cannot be decoded within the limits.
+        DecodingCancelledError: `cancelled` was set.
     """
     settings, size_pixels = config.serving.server, config.video.image_size
     limits = ResourceLimits(settings.check_timeout_seconds, ram_bytes(settings))
@@ -38,7 +42,7 @@ def decode_images(paths: Sequence[Path], config: Config) -> TiledImage | ImageSe
         decode_worker.decode_images, tuple(paths), limits, size_pixels, config.image
     )
     with worker as connection:
-        channel = WorkerChannel(connection, paths[0], name, limits, Event())
+        channel = WorkerChannel(connection, paths[0], name, limits, cancelled or Event())
         message = channel.receive_message("images")
         with validation(name):
             rows, columns = (int(number) for number in message["grid"])

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
+from threading import Event
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from fastapi import Request
@@ -28,10 +30,12 @@ from lit_hour.server.decode_sandbox import check_video
 from lit_hour.server.http_errors import FieldError
 from lit_hour.server.image_sandbox import decode_images
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import BoundedQueue, cancel_on_disconnect
+from lit_hour.server.queueing import AdmissionLimit, cancel_on_disconnect
 from lit_hour.server.uploads import display_name, new_file, receive_upload
 from lit_hour.server.video_store import ID_PREFIX, StoredVideo, VideoStore
 from lit_hour.types import ImageSet, TiledImage
+
+Result = TypeVar("Result")
 
 MAX_CONCURRENT_CHECKS = 2  # each is a process
 URL_REUSE_SECONDS = 600.0  # a URL is not downloaded again for this long; conversations repeat it
@@ -46,7 +50,7 @@ class MediaLoader:
         videos: VideoStore,
         allowed_dirs: AllowedDirs,
         directory: Path,
-        uploads: BoundedQueue,
+        uploads: AdmissionLimit,
         metrics: Metrics,
     ) -> None:
         """Args: directory: of the files; uploads: limits the uploads at one time."""
@@ -54,7 +58,7 @@ class MediaLoader:
         self._directory, self._uploads, self._metrics = directory, uploads, metrics
         self._settings = config.serving.server
         # of its own, since a request that names a URL may count as an upload already
-        self._downloads = BoundedQueue(self._settings.max_concurrent_uploads, 0, "downloads")
+        self._downloads = AdmissionLimit(self._settings.max_concurrent_uploads, "downloads")
         self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
         self._downloaded: dict[str, tuple[str, float]] = {}  # id of the video and time by URL
 
@@ -147,7 +151,7 @@ class MediaLoader:
                 if is_web_url(part.url):
                     max_bytes -= paths[-1].stat().st_size
             async with self._checks:
-                return await asyncio.to_thread(decode_images, paths, self._config)
+                return await _run_sandbox(decode_images, paths, self._config)
 
     @asynccontextmanager
     async def _image_file(
@@ -217,7 +221,7 @@ class MediaLoader:
 
     async def _add_allowed_file(self, path: Path) -> StoredVideo:
         async with self._checks:
-            header = await asyncio.to_thread(check_video, path, path.name, self._settings)
+            header = await _run_sandbox(check_video, path, path.name, self._settings)
         # another request may have added the same file meanwhile
         existing = self._videos.find_by_path(path)
         return existing or self._videos.add(path.name, path, header, is_upload=False)
@@ -230,7 +234,7 @@ class MediaLoader:
         try:
             num_bytes = path.stat().st_size
             async with self._checks:
-                header = await asyncio.to_thread(check_video, path, name, self._settings)
+                header = await _run_sandbox(check_video, path, name, self._settings)
             existing = self._videos.find_by_digest(digest) if digest else None
             if existing is not None:
                 return existing
@@ -240,6 +244,20 @@ class MediaLoader:
         finally:
             if video is None:
                 path.unlink(missing_ok=True)
+
+
+async def _run_sandbox(work: Callable[..., Result], *args: Any) -> Result:
+    """Run sandboxed work in a thread; when this is cancelled, its process is killed.
+
+    Args:
+        work: takes `args`, and an event that cancels it.
+        args: further arguments.
+    """
+    cancelled = Event()
+    try:
+        return await asyncio.to_thread(work, *args, cancelled)
+    finally:
+        cancelled.set()
 
 
 @asynccontextmanager

@@ -1,13 +1,11 @@
-"""Admission control: a single-threaded model executor, and queues of bounded length before it.
+"""Work for the model and for clients: a single-threaded executor, a limit, cancellation.
 
-Entry points: `ModelExecutor`, `BoundedQueue` and `cancel_on_disconnect`.
+Entry points: `ModelExecutor`, `AdmissionLimit` and `cancel_on_disconnect`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,14 +17,12 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; no client receives it
-MAX_RETRY_AFTER_SECONDS = 600
-_EMA_WEIGHT = 0.2  # of the latest run in the moving average of run times
 
 
 class ModelExecutor:
     """The only thread that runs the model, one short step at a time: a token, or a chunk of frames.
 
-    Callers submit their steps one by one, so that the steps of several requests interleave.
+    Callers submit their steps one by one, so that answers, encoding and evidence interleave.
     """
 
     def __init__(self) -> None:
@@ -55,62 +51,36 @@ class ModelExecutor:
         self._executor.shutdown(cancel_futures=True)
 
 
-class BoundedQueue:
-    """Limits how many requests run at the same time and how many wait.
+class AdmissionLimit:
+    """Limits how many requests of a kind are served at the same time; none waits.
 
     Attributes:
-        in_system: requests that run or wait.
-        running: requests that run.
+        in_system: requests that are served.
     """
 
-    def __init__(self, max_running: int, max_waiting: int, noun: str) -> None:
+    def __init__(self, limit: int, noun: str) -> None:
         """Args: noun: names the requests in the error message."""
-        self.in_system = self.running = 0
-        self._max_running, self._max_waiting, self._noun = max_running, max_waiting, noun
-        self._run_slots = asyncio.Semaphore(max_running)
-        self._mean_seconds = 1.0  # moving average of the time that a request runs
-
-    def check_capacity(self) -> None:
-        """Check that one more request can be admitted.
-
-        Raises:
-            HTTPException: 429, the queue is full.
-        """
-        if self.in_system >= self._max_running + self._max_waiting:
-            expected_seconds = self._mean_seconds * self.in_system / self._max_running
-            retry_after = max(1, min(math.ceil(expected_seconds), MAX_RETRY_AFTER_SECONDS))
-            raise HTTPException(
-                429,
-                f"The queue is full with {self.in_system} {self._noun}. Try again later.",
-                {"Retry-After": str(retry_after)},
-            )
+        self.in_system = 0
+        self._limit, self._noun = limit, noun
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
-        """Count a request as in the system for the duration of the block.
+        """Count a request for the duration of the block.
 
         Raises:
-            HTTPException: as `check_capacity`.
+            HTTPException: 429, too many are served already.
         """
-        self.check_capacity()
+        if self.in_system >= self._limit:
+            raise HTTPException(
+                429,
+                f"The queue is full with {self.in_system} {self._noun}. Try again later.",
+                {"Retry-After": "1"},
+            )
         self.in_system += 1
         try:
             yield
         finally:
             self.in_system -= 1
-
-    @asynccontextmanager
-    async def run_slot(self) -> AsyncIterator[None]:
-        """Wait until an admitted request may run, and count it as running during the block."""
-        async with self._run_slots:
-            started = time.monotonic()
-            self.running += 1
-            try:
-                yield
-            finally:
-                self.running -= 1
-                seconds = time.monotonic() - started
-                self._mean_seconds += _EMA_WEIGHT * (seconds - self._mean_seconds)
 
 
 async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
@@ -133,6 +103,11 @@ async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Res
         if not task.done():
             task.add_done_callback(_retrieve_exception)
             task.cancel()
+
+
+def client_address(request: Request) -> str:
+    """Return the address of a client, by which clients take turns; a local proxy forwards it."""
+    return request.client.host if request.client is not None else ""
 
 
 async def _wait_for_disconnect(request: Request) -> None:

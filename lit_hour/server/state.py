@@ -7,6 +7,7 @@ from pathlib import Path
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.admission import AdmissionQueue
 from lit_hour.server.auth import AccessPolicy, AllowedDirs
 from lit_hour.server.decode_sandbox import start_forkserver
 from lit_hour.server.description import DescriptionService
@@ -14,7 +15,7 @@ from lit_hour.server.generation import GenerationService
 from lit_hour.server.http_errors import FieldError
 from lit_hour.server.media import MediaLoader
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import BoundedQueue, ModelExecutor
+from lit_hour.server.queueing import AdmissionLimit, ModelExecutor
 from lit_hour.server.uploads import LockedTempDir
 from lit_hour.server.video_store import VideoStore
 
@@ -44,10 +45,8 @@ class AppState:
         budget_bytes = int(serving.memory_cache_gb * 1e9)
         self.cache = MemoryCache(predictor, self.memory_dir, budget_bytes)
         self.videos = VideoStore(predictor, self.executor, self.cache, self.settings, self.metrics)
-        self.queue = BoundedQueue(
-            self.settings.max_concurrent_requests, self.settings.max_queue_length, "requests"
-        )
-        self.uploads = BoundedQueue(self.settings.max_concurrent_uploads, 0, "uploads")
+        self.queue = AdmissionQueue(self.settings)
+        self.uploads = AdmissionLimit(self.settings.max_concurrent_uploads, "uploads")
         self.generation = GenerationService(
             predictor, self.executor, self.videos, self.queue, self.metrics
         )
@@ -97,6 +96,16 @@ class AppState:
                 "uploads_running",
                 "uploads that are received or checked",
                 lambda: self.uploads.in_system,
+            ),
+            (
+                "kv_cache_bytes",
+                "largest size of the KV caches of the answers that are generated",
+                lambda: self.generation.scheduler.kv_caches.num_bytes,
+            ),
+            (
+                "expected_wait_seconds",
+                "time until all admitted requests are answered, from measured and queued tokens",
+                lambda: self.queue.expected_seconds,
             ),
             ("videos_stored", "videos in the store", lambda: len(self.videos)),
             ("memory_cache_bytes", "video memories in RAM", lambda: self.cache.num_bytes),

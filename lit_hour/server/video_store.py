@@ -25,6 +25,7 @@ from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder
 from lit_hour.io.out_of_memory import explain_out_of_memory
+from lit_hour.server.admission import ByteBudget
 from lit_hour.server.decode_sandbox import (
     DecodingCancelledError,
     VideoHeader,
@@ -146,6 +147,7 @@ class VideoStore:
     ) -> None:
         self._predictor, self._executor, self._cache = predictor, executor, cache
         self._settings, self._metrics = settings, metrics
+        self._leases = ByteBudget(int(predictor.config.serving.memory_cache_gb * 1e9))
         self._videos: dict[str, StoredVideo] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ingest_threads = ThreadPoolExecutor(MAX_CONCURRENT_INGESTS, "ingest")
@@ -270,6 +272,9 @@ class VideoStore:
     async def lease_memory(self, video: StoredVideo) -> AsyncIterator[VideoMemory]:
         """Wait until a video is ready, and pin its memory in RAM for the duration of the block.
 
+        Of all that are pinned at one time no more than `serving.memory_cache_gb` is in RAM, unless
+        a single one is larger; a further one waits.
+
         Raises:
             HTTPException: 422, the video failed, or 503, for lack of memory; 404, it was removed
                 meanwhile.
@@ -280,6 +285,8 @@ class VideoStore:
             raise HTTPException(video.error_status, video.error)
         async with AsyncExitStack() as stack:
             try:
+                num_bytes = self._cache.size_bytes(video.memory_key)
+                await stack.enter_async_context(self._leases.hold(video.memory_key, num_bytes))
                 lease = self._cache.lease_async(video.memory_key)
                 with explain_out_of_memory(lambda _: self._describe_size(video)):
                     memory = await stack.enter_async_context(lease)

@@ -1,8 +1,10 @@
 """Answers token by token: stop texts, several answers, log-probabilities, JSON."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.errors import QuestionError
 from lit_hour.inference import json_constraint
 from lit_hour.inference.answer import Answer, AnswerPiece
-from lit_hour.inference.answer_stream import TextStream, stream_answers
+from lit_hour.inference.answer_stream import MAX_PENDING_TOKENS, AnswerStream, TextStream
+from lit_hour.inference.batching import stream_answers
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.types import Message
 
@@ -83,6 +86,63 @@ def test_no_piece_shows_the_beginning_of_a_stop_text(predictor: VideoPredictor) 
     assert "".join(pieces("caf\u00e9 \U0001f600!", ["@"])) == "caf\u00e9 \U0001f600!"
 
 
+def test_streamed_text_equals_that_of_all_tokens_at_once(predictor: VideoPredictor) -> None:
+    tokenizer, chance = predictor.processor.tokenizer, random.Random(0)
+    text = "caf\u00e9 \U0001f600\U0001f468\u200d\U0001f469 na\u00efve \u4f60\u597d  x"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    for _ in range(200):
+        chosen = [chance.choice([*ids, *tokenizer.all_special_ids]) for _ in range(30)]
+        if chance.random() < 0.5:
+            start = chance.randrange(len(ids))
+            chosen = ids[start:] + tokenizer.all_special_ids + ids
+        stream = TextStream(tokenizer)
+        pieces = [*map(stream.add, chosen), stream.finish()]
+        expected = tokenizer.decode(chosen, skip_special_tokens=True)
+        if len(chosen) != 30:  # else parts of characters in a row may be more than a character has
+            assert "".join(pieces) == stream.text == expected
+        assert "".join(pieces).replace("\ufffd", "") == expected.replace("\ufffd", "")
+
+
+def test_each_token_decodes_a_few_tokens_only(
+    predictor: VideoPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, tokenizer = [], predictor.processor.tokenizer
+    decode = tokenizer.decode
+
+    def record(ids: Sequence[int], **options: bool) -> str:
+        lengths.append(len(ids))
+        return str(decode(ids, **options))
+
+    monkeypatch.setattr(tokenizer, "decode", record)
+    (character, *_) = tokenizer.encode("a", add_special_tokens=False)
+    (invalid, *_) = tokenizer.encode("\u597d", add_special_tokens=False)  # a part of it
+    for token in (character, invalid, tokenizer.all_special_ids[0]):
+        stream = TextStream(tokenizer, ["stop"])
+        for _ in range(500):
+            stream.add(token)
+    assert max(lengths) <= 2 * MAX_PENDING_TOKENS
+
+
+def test_logprobs_end_before_the_stop_text(predictor: VideoPredictor, memory: VideoMemory) -> None:
+    params = SamplingParams(num_top_logprobs=0)
+    (full,) = answer(predictor, memory, params)[1]
+    for start, length in ((2, 1), (3, 2), (4, 3)):
+        stop = full.text[start : start + length]
+        pieces, (stopped,) = answer(predictor, memory, replace(params, stop=(stop,)))
+        assert stopped.text == full.text[: full.text.find(stop)]
+        assert stopped.logprobs == full.logprobs[: len(stopped.logprobs)]
+        assert tuple(token for piece in pieces for token in piece.logprobs) == stopped.logprobs
+    tokenizer = predictor.processor.tokenizer
+    for text, expected in (("abXYZcd", ["a", "b"]), ("abXYc", ["a", "b", "X", "Y", "c"])):
+        stream = AnswerStream(tokenizer, 0, 100, ["XYZ"])
+        released: list[list[str]] = []
+        for token in [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]:
+            if stream.finish_reason is None:
+                released.append([one.text for one in stream.add(token, (-1.0, [])).logprobs])
+        assert [one.text for one in stream.logprobs] == [*chain(*released)] == expected
+        assert released[:4] == [["a"], ["b"], [], []]
+
+
 @torch.inference_mode()
 def test_logprobs_equal_the_log_likelihood(predictor: VideoPredictor, memory: VideoMemory) -> None:
     pieces, (one,) = answer(predictor, memory, SamplingParams(num_top_logprobs=3))
@@ -92,7 +152,7 @@ def test_logprobs_equal_the_log_likelihood(predictor: VideoPredictor, memory: Vi
     (expected,), _ = predictor.model.llm.loglikelihood(prompt, [ids])
     assert len(one.logprobs) == one.num_new_tokens == len(ids)
     assert sum(token.logprob for token in one.logprobs) == pytest.approx(float(expected), abs=1e-3)
-    assert tuple(piece.logprob for piece in pieces if piece.logprob) == one.logprobs
+    assert tuple(token for piece in pieces for token in piece.logprobs) == one.logprobs
     for token in one.logprobs:
         assert token.top[0] == (token.text, pytest.approx(token.logprob))  # greedy
         assert len(token.top) == 3 and token.top[0][1] >= token.top[1][1] >= token.top[2][1]

@@ -8,10 +8,11 @@ import torch
 
 from lit_hour.config.sampling_params import SamplingParams
 from lit_hour.inference.answer import Answer
-from lit_hour.inference.answer_stream import stream_answers
+from lit_hour.inference.batching import stream_answers
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.memory_repository import with_tokens
 from lit_hour.model.prefix_cache import AugmentationCache, PrefixCache
+from lit_hour.model.sequence_cache import SequenceCache
 from lit_hour.types import Message
 
 QUESTIONS = ("What is shown?", "Which color is it?", "And what happens then?")
@@ -142,30 +143,23 @@ def test_augmentations_belong_to_one_repository_and_query(
 
 
 def test_the_least_recently_used_prompt_is_dropped() -> None:
-    class Layer:
-        def __init__(self, num_tokens: int) -> None:
-            self.keys = self.values = torch.zeros(1, 1, num_tokens, 2)
-
-    class Cache:
-        def __init__(self, num_tokens: int) -> None:
-            self.layers = [Layer(num_tokens)]
-
     def prompt(*values: float) -> torch.Tensor:
-        return torch.tensor(values)[:, None].expand(-1, 4)  # (tokens, dim)
+        return torch.tensor(values)[:, None].repeat(1, 4)  # (tokens, dim)
 
     def add(cache: PrefixCache, *values: float) -> None:
-        cache.add(prompt(*values), Cache(len(values)))
+        states = torch.zeros(1, 1, len(values), 2)  # (1, heads, tokens, head_dim)
+        cache.add(prompt(*values), SequenceCache([(states, states)]))
 
     num_bytes = 3 * (4 + 2 + 2) * 4  # of a prompt of three tokens
     cache = PrefixCache(2 * num_bytes)
     add(cache, 1.0, 2.0, 3.0)
     add(cache, 4.0, 5.0, 6.0)
     found = cache.find(prompt(1.0, 2.0, 9.0))
-    assert found is not None and found.get_seq_length() == 2
+    assert found is not None and found.num_tokens == 2
     add(cache, 7.0, 8.0, 9.0)
     assert cache.find(prompt(4.0, 0.0)) is None and cache.num_bytes == 2 * num_bytes
     found = cache.find(prompt(1.0, 2.0, 3.0))
-    assert found is not None and found.get_seq_length() == 2  # the last token is read again
+    assert found is not None and found.num_tokens == 2  # the last token is read again
     add(cache, 7.0, 8.0, 9.0)  # in place of the same one
     assert cache.find(prompt(1.0, 0.0)) is not None
     add(cache, *[0.0] * 7)  # larger than the budget

@@ -13,9 +13,8 @@ CPU = torch.device("cpu")
 
 def sample(params: SamplingParams, num_steps: int = 1, num_rows: int = 1) -> Tensor:
     """Return the tokens of several steps with the same logits: `(rows, steps)`."""
-    sampler = TokenSampler(params, NUM_TOKENS, CPU)
-    logits = LOGITS.expand(num_rows, -1)  # (rows, vocabulary)
-    return torch.stack([sampler(logits) for _ in range(num_steps)], dim=1)
+    samplers = [TokenSampler(params, NUM_TOKENS, CPU, index) for index in range(num_rows)]
+    return torch.tensor([[sampler(LOGITS) for _ in range(num_steps)] for sampler in samplers])
 
 
 def shares(params: SamplingParams, num_steps: int = 1500) -> Tensor:
@@ -71,9 +70,10 @@ def test_logprobs_are_those_of_the_model_before_any_processor() -> None:
     params = SamplingParams(temperature=0.5, presence_penalty=2.0, num_top_logprobs=2, seed=0)
     sampler = TokenSampler(params, NUM_TOKENS, CPU)
     for _ in range(4):
-        (token,) = sampler(LOGITS[None])
+        token = sampler(LOGITS)
         expected = LOGITS.log_softmax(dim=0)
-        ((logprob, top),) = sampler.logprobs
+        assert sampler.logprob is not None
+        logprob, top = sampler.logprob
         assert logprob == expected[token]
         assert top == [(5, float(expected[5])), (0, float(expected[0]))]
 
@@ -82,5 +82,6 @@ def test_a_constraint_leaves_the_tokens_that_it_allows() -> None:
     def alternate(ids: list[int]) -> Tensor:
         return torch.tensor([False, False, False, len(ids) % 2 == 0, len(ids) % 2 == 1])
 
-    sampler = TokenSampler(SamplingParams(temperature=2.0), NUM_TOKENS, CPU, [alternate])
-    assert [int(sampler(LOGITS[None])) for _ in range(4)] == [3, 4, 3, 4]
+    params = SamplingParams(temperature=2.0)
+    sampler = TokenSampler(params, NUM_TOKENS, CPU, constraint=alternate)
+    assert [sampler(LOGITS) for _ in range(4)] == [3, 4, 3, 4]

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,14 @@ class RunningServer:
 
         return wait_for(finished_video)
 
+    @contextmanager
+    def hold_queue(self, num_requests: int, max_tokens: int = 0) -> Iterator[None]:
+        """Admit requests that do nothing, for the duration of the block."""
+        with ExitStack() as stack:
+            for _ in range(num_requests):
+                stack.enter_context(self.state.queue.admit(max_tokens))
+            yield
+
     def metric(self, name: str) -> float:
         """Return the value of a metric; labels are part of the name."""
         lines = self.get("/metrics").body.decode().splitlines()
@@ -137,11 +145,13 @@ def run_server(
     policy: AccessPolicy | None = None,
     memory_cache_gb: float = 8.0,
     max_evidence_gb: float = 16.0,
+    kv_cache_gb: float = 4.0,
 ) -> Iterator[RunningServer]:
     """Run a server on a free port, and stop it at the end of the block."""
     serving = ServingConfig(
         memory_cache_gb=memory_cache_gb,
         max_evidence_gb=max_evidence_gb,
+        kv_cache_gb=kv_cache_gb,
         memory_folder="",
         server=settings or ServerConfig(),
     )

@@ -14,3 +14,8 @@ def replay_script(connection: Connection, path: Path, *_: object) -> None:
         if line == b"HANG":
             time.sleep(60)
         connection.send_bytes(line)
+
+
+def hang(*_: object) -> None:
+    """Send nothing for a minute."""
+    time.sleep(60)

@@ -71,7 +71,8 @@ def test_an_assistant_message_may_be_a_dump_of_a_client() -> None:
         **{"role": "assistant", "content": "A", "refusal": None, "annotations": [], "audio": None},
         **{"function_call": None, "tool_calls": None, "name": "bot", "reasoning_content": "x"},
     }
-    assert parse([USER, dumped, {"role": "user", "content": "B"}]).messages[1].text == "A"
+    named = {"role": "user", "content": [{**TEXT_PART, "cache_control": {"type": "ephemeral"}}]}
+    assert parse([USER, dumped, {**named, "name": "Ann"}]).messages[1].text == "A"
 
 
 def test_media_are_one_video_or_several_images() -> None:
@@ -229,6 +230,22 @@ def test_wrong_messages_are_named() -> None:
             "up to 32",
         ),
     )
+    other_fields: tuple[tuple[Any, str], ...] = (
+        ({"role": "user", "content": "x", "context": "y"}, "messages[0].context"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x", "weight": 2}]},
+            "messages[0].content[0].weight",
+        ),
+        (
+            {"role": "user", "content": [{**VIDEO_PART, "fps": 2}]},
+            "messages[0].content[0].fps",
+        ),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "x": 1}}]},
+            "messages[0].content[0].image_url.x",
+        ),
+    )
+    cases += tuple(([one], field, "is not supported") for one, field in other_fields)
     for messages, field, reason in cases:
         name, message = rejected(messages)
         assert name == field and reason in message, (messages, name, message)

@@ -31,18 +31,14 @@ def test_head_has_the_headers_and_no_body(server: RunningServer) -> None:
 
 def test_readiness_ends_with_a_full_queue_and_liveness_does_not(server: RunningServer) -> None:
     assert server.get("/ready").json() == {"status": "ready"}
-    queue = server.state.queue
-    num_before = queue.in_system
-    queue.in_system = 10_000
-    try:
+    with server.hold_queue(40):  # 8 run, 32 wait
         response = server.get("/ready")
         assert response.status == 503 and int(response.headers["retry-after"]) > 0
         assert "queue is full" in response.error
         assert server.get("/health").status == 200
         chat = server.post("/v1/chat/completions", b"{}")
         assert chat.status == 429 and int(chat.headers["retry-after"]) > 0
-    finally:
-        queue.in_system = num_before
+    assert server.get("/ready").status == 200
 
 
 def test_errors_have_one_shape(server: RunningServer) -> None:

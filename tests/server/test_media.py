@@ -17,7 +17,7 @@ from PIL import Image
 from lit_hour.config.schema import ImageConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.answer import Answer
-from lit_hour.inference.answer_stream import stream_answers
+from lit_hour.inference.batching import stream_answers
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io import download
 from lit_hour.server import decode_worker

@@ -61,7 +61,7 @@ def test_answer_out_of_memory_is_a_503_that_names_the_settings(
         response = server.chat(video, "What is shown?")
         assert response.status == 503, error
         assert response.json()["error"]["type"] == "server_error"
-        for part in ("walk.mp4", "tokens of the video", "serving.server.max_concurrent_requests=4"):
+        for part in ("walk.mp4", "tokens of the video", "serving.server.max_concurrent_requests=8"):
             assert part in response.error, error
         allocator.error = None
         assert server.chat(video, "What is shown?").json()["choices"] == before

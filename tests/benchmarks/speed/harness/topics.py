@@ -10,6 +10,7 @@ TARGETS = {
     7: "Start-up",
     8: "Questions per second of training",
     9: "Batches of texts, images and videos",
+    10: "Answers of several clients at the same time",
 }
 TOPICS = {
     "ingest": 1,
@@ -21,4 +22,5 @@ TOPICS = {
     "startup": 7,
     "questions": 8,
     "batching": 9,
+    "decoding": 10,
 }
