@@ -54,34 +54,29 @@ class Generation:
         """
         self.started = time.perf_counter()
         self.memory, self.seconds = memory, dict[str, float]()
-        tokenizer, limit = predictor.processor.tokenizer, predictor.config.generation.max_new_tokens
+        limit = predictor.config.generation.max_new_tokens
         limit = min(limit, params.max_new_tokens or limit)
-        grammar = (
-            None if params.json_schema is None else compile_schema(tokenizer, params.json_schema)
-        )
-        self.answers = [
-            AnswerInProgress(
-                self,
-                AnswerStream(tokenizer, index, limit, params.stop),
-                TokenSampler(
-                    params,
-                    len(tokenizer),
-                    predictor.device,
-                    index,
-                    None if grammar is None else JsonConstraint(grammar),
-                ),
-            )
-            for index in params.choices
-        ]
+        self.answers = self._begin_answers(predictor, params, limit)
         prompt = predictor.build_prompts(memory, [conversation])
         self.unread = self.prompt = prompt.embeddings[0]  # (tokens, dim)
         self.num_prompt_tokens = len(self.prompt)
         self.cache = SequenceCache()
         self.prefixes = _usable_prefixes(predictor, memory)
-        num_tokens = self.num_prompt_tokens + limit
-        self.num_cache_bytes = (
-            len(self.answers) * num_tokens * predictor.model.llm.cache_bytes_per_token
-        )
+        num_tokens = len(self.answers) * (self.num_prompt_tokens + limit)
+        self.num_cache_bytes = num_tokens * predictor.model.llm.cache_bytes_per_token
+
+    def _begin_answers(
+        self, predictor: VideoPredictor, params: SamplingParams, limit: int
+    ) -> list[AnswerInProgress]:
+        tokenizer, schema = predictor.processor.tokenizer, params.json_schema
+        grammar = None if schema is None else compile_schema(tokenizer, schema)
+        answers = []
+        for index in params.choices:
+            constraint = None if grammar is None else JsonConstraint(grammar)
+            sampler = TokenSampler(params, len(tokenizer), predictor.device, index, constraint)
+            stream = AnswerStream(tokenizer, index, limit, params.stop)
+            answers.append(AnswerInProgress(self, stream, sampler))
+        return answers
 
     def find_prefix(self) -> None:
         """Skip the part of the prompt that was read before."""
@@ -98,6 +93,7 @@ class Generation:
         for answer in others:
             answer.cache = self.cache.fork()
         first.cache = self.cache
+        self.prompt = self.unread = self.prompt[:0].clone()  # frees its memory
 
 
 @dataclass(eq=False)
