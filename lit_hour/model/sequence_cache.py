@@ -125,9 +125,14 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tens
     """Attend from the last tokens of a sequence to all of it: `(1, heads, new tokens, head_dim)`.
 
     The query heads that share a key/value head are stacked as further queries of it, so keys and
-    values are read once and never repeated.
+    values are read once and never repeated. At the beginning of a sequence causal attention without
+    a mask is faster, since it skips half of the scores.
     """
     _, num_heads, num_new, head_dim = query.shape
+    if 1 < num_new == keys.shape[2]:
+        return F.scaled_dot_product_attention(
+            query, keys, values, is_causal=True, scale=scaling, enable_gqa=True
+        )  # (1, heads, new tokens, head_dim)
     num_shared, num_tokens = keys.shape[1], keys.shape[2]
     num_stacked = num_heads // num_shared
     stacked = query.reshape(1, num_shared, num_stacked * num_new, head_dim)

@@ -10,7 +10,7 @@ from lit_hour.config.sampling_params import SamplingParams
 from lit_hour.errors import MemoryFileError
 from lit_hour.evaluation.protocol import describe_protocol
 from lit_hour.inference.answer import Answer
-from lit_hour.inference.answer_stream import stream_answers
+from lit_hour.inference.batching import stream_answers
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.model.multimodal_inputs import left_pad_prompts
