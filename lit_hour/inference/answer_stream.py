@@ -104,7 +104,7 @@ class AnswerStream:
         return self._text.text
 
     def add(self, token: int, logprob: tuple[float, list[tuple[int, float]]] | None) -> AnswerPiece:
-        """Add a token; `finish_reason` tells whether it was the last one.
+        """Add a token; `finish_reason` is set with the last one.
 
         Args:
             token: id.

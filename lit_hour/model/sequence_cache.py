@@ -73,7 +73,7 @@ class SequenceCache:
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """The sequences of one forward pass, whose new tokens lie one after the other.
+    """The sequences of one forward pass; their new tokens lie one after the other.
 
     Attributes:
         caches: of the tokens before.

@@ -1,4 +1,4 @@
-"""Admission control: which requests may wait, whose turn it is, and what fits into memory.
+"""Admission control: requests that may wait, their turns, and the memory that they take.
 
 Entry points: `AdmissionQueue`, and `ByteBudget`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -104,7 +104,8 @@ class ByteBudget:
     def __init__(self, budget_bytes: int) -> None:
         self.num_bytes = 0
         self._budget_bytes = budget_bytes
-        self._counts: dict[Hashable, int] = {}
+        self._sizes: dict[Hashable, int] = {}
+        self._counts: Counter[Hashable] = Counter()  # holders by key
         self._waiting: deque[tuple[asyncio.Future[None], Hashable, int]] = deque()
 
     @asynccontextmanager
@@ -113,7 +114,7 @@ class ByteBudget:
 
         Args:
             key: of what is held; several holders of one key share its bytes.
-            num_bytes: the same for all holders of a key.
+            num_bytes: of the key; those of its first holder count.
         """
         ready = asyncio.get_running_loop().create_future()
         self._waiting.append((ready, key, num_bytes))
@@ -126,7 +127,7 @@ class ByteBudget:
                 self._counts[key] -= 1
                 if not self._counts[key]:
                     del self._counts[key]
-                    self.num_bytes -= num_bytes
+                    self.num_bytes -= self._sizes.pop(key)
             self._give()
 
     def _give(self) -> None:
@@ -135,11 +136,12 @@ class ByteBudget:
             if ready.cancelled():
                 self._waiting.popleft()
                 continue
-            added = 0 if key in self._counts else num_bytes
+            added = 0 if key in self._sizes else num_bytes
             if self.num_bytes and self.num_bytes + added > self._budget_bytes:
                 return
             self._waiting.popleft()
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] += 1
+            self._sizes.setdefault(key, num_bytes)
             self.num_bytes += added
             ready.set_result(None)
 

@@ -24,7 +24,7 @@ from lit_hour.types import Conversation
 
 @dataclass
 class _Receiver:
-    """What happens with the answers of one generation.
+    """The request that a generation answers.
 
     Attributes:
         emit: called with each piece and answer.

@@ -127,7 +127,7 @@ def test_memory_is_given_in_order_and_never_beyond_the_budget() -> None:
 def test_holders_of_one_key_share_its_bytes() -> None:
     async def run() -> None:
         budget = ByteBudget(10)
-        async with budget.hold("video", 8), budget.hold("video", 8):
+        async with budget.hold("video", 8), budget.hold("video", 9):  # it has grown
             assert budget.num_bytes == 8
             other = asyncio.create_task(budget.hold("other", 3).__aenter__())
             await asyncio.sleep(0)
