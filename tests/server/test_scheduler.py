@@ -25,7 +25,7 @@ from tests.server.factories import make_clip
 from tests.server.helpers import MODEL, RunningServer, chat_body, run_server, wait_for
 from tests.server.malicious_worker import hang
 
-QUESTIONS = [f"What is shown{' there' * number}?" for number in range(3)]
+QUESTIONS = ("What?", "Which color is the square beside the star?", "How many are there now?")
 
 
 class RecordedBatches:
@@ -76,7 +76,7 @@ def test_answers_in_a_batch_equal_those_alone(
     with run_server(predictor, allowed_dirs=[folder]) as server:
         requests = [(video, text) for video in open_videos(server, folder) for text in QUESTIONS]
         alone = [text_of(server.chat(*request)) for request in requests]
-        assert max(batches.sizes) == 1 and len(set(alone)) > 3
+        assert max(batches.sizes) == 1 and len(set(alone)) > 2
         batches.delay_seconds = 0.002
         with ThreadPoolExecutor(len(requests)) as clients:
             together = list(clients.map(lambda one: text_of(server.chat(*one)), requests))
