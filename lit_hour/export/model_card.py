@@ -127,7 +127,7 @@ def write_model_card(
 
 def _describe_data(config: Config) -> str:
     lines = [
-        f"- `{name}`: {source.shards}, {source.weight:g} epochs of it in each epoch of all"
+        f"- `{name}`: {source.shards}, weight {source.weight:g}"
         for name, source in sorted(config.data.sources.items())
     ]
     return "\n".join(lines) or "The settings of the run name no data; it may have been converted."

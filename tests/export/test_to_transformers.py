@@ -197,10 +197,26 @@ def test_placeholder_is_never_generated(tiny: tuple[Any, Any]) -> None:
     assert logits[:, NUM_TOKENS].max() == torch.finfo(logits.dtype).min
 
 
+def test_every_part_learns_from_the_loss(tiny_folders: tuple[RunDir, Path]) -> None:
+    model, processor = load(tiny_folders[1])
+    inputs = processor(text=["a <image> b", "only text"], images=[pictures()[:1], []])
+    ignored = (inputs["input_ids"] == NUM_TOKENS) | (inputs["attention_mask"] == 0)
+    labels = inputs["input_ids"].masked_fill(ignored, -100)  # (texts, tokens)
+    output = model(**inputs, labels=labels)
+    logits = output.logits[:, :-1, :NUM_TOKENS].flatten(0, 1)  # (texts * tokens, vocabulary)
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, expected)
+    output.loss.backward()
+    assert [name for name, one in model.named_parameters() if one.grad is None] == []
+    assert model.model.frame_newline.grad.abs().sum() > 0
+
+
 def test_wrong_inputs_are_refused(tiny: tuple[Any, Any]) -> None:
     model, processor = tiny
     with pytest.raises(ValueError, match="There is no text"):
         processor(images=pictures())
+    with pytest.raises(ValueError, match="There is no text"):
+        processor(text=[])
     with pytest.raises(ValueError, match="The text has 1 <image> for 0 videos and images"):
         processor(text="<image>")
     with pytest.raises(ValueError, match=r"1 videos and 1 images. Give one video, or images"):
@@ -249,7 +265,7 @@ def test_command_writes_a_complete_folder(
         assert len(auto_map) == classes
         assert {value.split(".")[0] + ".py" for value in auto_map.values()} <= code
     card = (tmp_path / "out/README.md").read_text()
-    assert "- `world`: shards/world, 1 epochs of it" in card
+    assert "- `world`: shards/world, weight 1" in card
     assert '| `model.vision.name` | `"lit-hour-tiny"` |' in card
     assert "no report of `lit-hour evaluate`" in card
 

@@ -116,7 +116,7 @@ class HourLlavaProcessor(ProcessorMixin):
             ValueError: there is no text; a text has a video and something else, or another number
                 of `<image>` than videos and images; or it is too long.
         """
-        if text is None:
+        if not text:
             raise ValueError("There is no text. Give a prompt as `text`.")
         texts = [text] if isinstance(text, str) else list(text)
         images_of = _by_text(images, len(texts), is_video=False)
