@@ -108,7 +108,7 @@ def test_questions_are_answered_about_what_was_read(
     assert first < middle < end < last
     assert lines[first].startswith("[00:0") and lines[last].startswith("[00:12]")
     seconds = int(lines[middle][4:6])
-    assert 1 <= seconds <= 6
+    assert seconds <= 6  # half of the video was sent
     assert watch.memory.num_frames == NUM_SECONDS
     answer = generate_text(predictor, predictor.encode_video(ts), "What at the end?")
     assert "\n".join(lines[last + 1 :]).startswith(answer)
