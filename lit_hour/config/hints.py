@@ -137,6 +137,7 @@ OTHER_NAMES = {
     "model.llm.num_layers": "n_layer n_layers num_hidden_layers",
     "model.llm.num_heads": "n_head n_heads num_attention_heads",
     "model.llm.num_key_value_heads": "n_query_groups n_kv_heads num_kv_heads",
+    "model.llm.quantize": "quantization load_in_8bit load_in_4bit bits quant qlora",
     "model.llm.lora.rank": "lora_r lora_rank r",
     "model.llm.lora.alpha": "lora_alpha",
     "model.llm.lora.dropout": "lora_dropout",

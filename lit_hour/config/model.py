@@ -178,6 +178,12 @@ class LLMConfig:
         True, "share the weights of the input embedding with the output layer"
     )
     lora: LoraConfig = field(LoraConfig, "LoRA adapters, for training on one GPU")
+    quantize: Literal["none", "int8", "int4"] = field(
+        "none",
+        "weight-only quantization of the frozen linear layers of the decoder, in training and in"
+        " answers; embedding, output layer and adapters keep their precision. Training needs"
+        " training.save_weights=learned",
+    )
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class VideoPredictor:
         cast_weights(model, resolve_dtype(config.serving.precision, device))
         model.requires_grad_(False).materialize(device)
         load_into(model, weights.tensors())
+        model.llm.quantize_frozen_layers()
         return cls(config, model, processor)
 
     @cached_property

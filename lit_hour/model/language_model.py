@@ -17,6 +17,7 @@ from lit_hour.errors import ConfigError
 from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.last_decoder_layer import Predicting
 from lit_hour.model.packed_attention import PACKED_ATTENTION
+from lit_hour.model.quantized_linear import quantize_frozen_layers
 from lit_hour.model.sequence_cache import SequenceBatch, SequenceCache
 from lit_hour.types import IGNORE_INDEX
 
@@ -76,7 +77,7 @@ class LanguageModel(nn.Module):
                 "tokens."
                 " It belongs to another model."
             )
-        self.has_adapters = config.lora.rank > 0
+        self.has_adapters, self._quantize = config.lora.rank > 0, config.quantize
         self.backbone = BACKBONES[config.model_type]
         self.network = build_network(config, config.vocab_size or num_tokens)
         self.dim: int = self.network.config.hidden_size
@@ -129,6 +130,11 @@ class LanguageModel(nn.Module):
             nn.init.ones_(layer.weight)  # type: ignore[arg-type]
         else:
             layer.reset_parameters()  # type: ignore[operator]
+
+    def quantize_frozen_layers(self) -> None:
+        """Quantize the decoder as `model.llm.quantize` says, when the weights are loaded."""
+        if self._quantize != "none":
+            quantize_frozen_layers(self.network.model.layers, self._quantize)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return all parameters, or only the adapters' if there are adapters."""

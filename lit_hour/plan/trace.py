@@ -159,6 +159,7 @@ def count_parameters(model: HourLLaVA) -> dict[str, tuple[int, int]]:
 def _prepare(model: HourLLaVA, config: Config, on_gpu: bool) -> Optimizer:
     """Allocate fake weights, and build the optimizer with the state of its first step."""
     model.materialize("cpu")
+    model.llm.quantize_frozen_layers()
     model.train()
     training = replace(config.training, optimizer="adamw")
     optimizer: Optimizer = build_optimizer(model, training, NUM_STEPS)["optimizer"]

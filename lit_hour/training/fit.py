@@ -49,6 +49,7 @@ from lit_hour.training.trainer_setup import (
     build_callbacks,
     build_trainer,
     check_accelerator,
+    check_quantization,
     readable_messages,
 )
 from lit_hour.weights.pretrained import config_for_new_run, open_pretrained, pretrained_tokenizer
@@ -144,6 +145,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     """
     check_accelerator(config.training)
     check_optional_packages(config.training)
+    check_quantization(config)
     run = RunDir.from_config(config.run)
     shutdown = shutdown or ShutdownSignal()
     with hold_run(run) as lease:

@@ -293,6 +293,10 @@ class HourLLaVAModule(L.LightningModule):
         """Return the optimizer, with one group for each trained part, and its schedule."""
         return build_optimizer(self.model, self.config.training, self.num_steps)
 
+    def on_fit_start(self) -> None:
+        """Quantize the frozen weights, which are loaded now, from their source or a checkpoint."""
+        self.model.llm.quantize_frozen_layers()
+
     def on_train_start(self) -> None:
         """Follow this start's schedule, which may be another than the checkpoint's."""
         update_learning_rates(self.lr_schedulers())  # type: ignore[arg-type]

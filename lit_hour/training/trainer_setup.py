@@ -218,6 +218,30 @@ def check_accelerator(training: TrainingConfig) -> None:
         )
 
 
+def check_quantization(config: Config) -> None:
+    """Check that what `model.llm.quantize` quantizes is frozen, not saved, and not sharded.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    llm, training = config.model.llm, config.training
+    if llm.quantize == "none":
+        return
+    problem = remedy = ""
+    if training.learning_rate.llm > 0 and not llm.lora.rank:
+        rate = training.learning_rate.llm
+        problem = f"a frozen language model, not training.learning_rate.llm={rate:g}"
+        remedy = "model.llm.lora.rank=16 for adapters, or the rate to 0"
+    elif not (llm.path or training.init_from):
+        problem, remedy = "a pretrained language model", "model.llm.path or training.init_from"
+    elif training.save_weights != "learned":
+        problem, remedy = "checkpoints without these weights", "training.save_weights=learned"
+    elif training.strategy == "fsdp":
+        problem, remedy = "whole weights, not training.strategy=fsdp", "training.strategy=auto"
+    if problem:
+        raise ConfigError(f"model.llm.quantize={llm.quantize} needs {problem}. Set {remedy}.")
+
+
 @contextmanager
 def readable_messages(advice: str = RESUME_ADVICE) -> Iterator[None]:
     """Hide Lightning's warnings that do not apply, and explain a lost rank or worker in one line.

@@ -281,7 +281,7 @@ def _pretrained_llm_config(config: Config) -> LLMConfig:
     wanted, source = config.model.llm, Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
         found = load_config(_initial_checkpoint(source).with_suffix(".yaml")).model.llm
-        return replace(found, lora=wanted.lora, path="")
+        return replace(found, lora=wanted.lora, quantize=wanted.quantize, path="")
     return replace(wanted, **llm_settings(_read_pretrained_config(config)))
 
 

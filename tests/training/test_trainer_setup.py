@@ -11,6 +11,7 @@ from lit_hour.training.trainer_setup import (
     TrueBf16Precision,
     build_predict_trainer,
     check_accelerator,
+    check_quantization,
 )
 from tests.helpers.toy_run import ToyProject, load_weights
 
@@ -59,3 +60,28 @@ def test_true_bf16_casts_the_weights_and_nothing_else(toy: ToyProject) -> None:
     TrueBf16Precision().convert_module(module)
     after = module.model.llm.network.model.rotary_emb.inv_freq
     assert module.model.frame_newline.dtype == torch.bfloat16 and torch.equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    (
+        (("training.learning_rate.llm=0.1",), r"a frozen language model, not .*\.llm=0\.1\. Set"),
+        (("model.llm.path=",), r"a pretrained language model\. Set model\.llm\.path or"),
+        (("training.save_weights=all",), r"Set training\.save_weights=learned\.$"),
+        (("training.strategy=fsdp",), r"not training\.strategy=fsdp\. Set training\.strategy=auto"),
+    ),
+)
+def test_quantized_weights_must_be_frozen_pretrained_and_on_one_device(
+    overrides: tuple[str, ...], message: str, toy: ToyProject
+) -> None:
+    usable = (
+        "model.llm.quantize=int8",
+        "model.llm.path=smollm2",
+        "training.learning_rate.llm=0",
+        "training.save_weights=learned",
+    )
+    check_quantization(toy.config("none", *usable))
+    adapters = ("model.llm.lora.rank=2", "training.learning_rate.llm=0.1")
+    check_quantization(toy.config("none", *usable, *adapters))
+    with pytest.raises(ConfigError, match=rf"^model\.llm\.quantize=int8 needs .*{message}"):
+        check_quantization(toy.config("none", *usable, *overrides))

@@ -111,6 +111,7 @@ def config_for_resume(config: Config, checkpoint: Path) -> Config:
             saved.model.llm,
             path=config.model.llm.path,
             lora=_wanted_lora(saved.model.llm.lora, config.model.llm.lora),
+            quantize=config.model.llm.quantize,
         )
         config = replace(config, model=replace(config.model, llm=language))
     changes = describe_changes(_fixed_settings(saved), _fixed_settings(config))

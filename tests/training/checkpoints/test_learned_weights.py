@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_hour.config.load import load_config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.model.quantized_linear import QuantizedLinear
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.checkpoints.consolidate import consolidate
@@ -117,6 +118,27 @@ def test_frozen_weights_without_a_source_are_saved(runs: ToyProject) -> None:
     names = open_weights(runs.run_dir("random").checkpoint("last")).meta_tensors.keys()
     assert names == weights_with_base(runs.run_dir("random")).keys()
     assert any(name.startswith("vision.") for name in names)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_run_on_a_quantized_base_resumes_and_answers(runs: ToyProject, kind: str) -> None:
+    words = from_base(runs, *LEARNED, f"model.llm.quantize={kind}")
+    runs.train("straight", *words, "training.max_steps=2")
+    for num_steps in (1, 2):
+        runs.train("resumed", *words, f"training.max_steps={num_steps}")
+    straight, resumed = (weights_with_base(runs.run_dir(name)) for name in ("straight", "resumed"))
+    assert max_abs_difference(straight, resumed) == 0
+    assert any(one.any() for name, one in resumed.items() if ".lora_B." in name)
+    run = runs.run_dir("resumed")
+    predictor = VideoPredictor.from_run(run.path, "last", "cpu")
+    layers = list(predictor.model.llm.network.model.layers.modules())
+    assert sum(isinstance(layer, QuantizedLinear) for layer in layers) == 7
+    video = next(runs.yaml.parent.glob("world/**/*.mp4"))
+    *_, answer = predictor.generate(predictor.encode_video(video), "Which color?")
+    assert answer.text is not None
+    full = ["model.llm.quantize=none"]
+    plain = VideoPredictor.from_run(run.path, "last", "cpu", full).model.state_dict()
+    assert max_abs_difference(dict(plain), resumed) == 0
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
