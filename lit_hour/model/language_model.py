@@ -16,6 +16,7 @@ from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.last_decoder_layer import Predicting
+from lit_hour.model.layer_calls import input_gradient, record_layer_calls
 from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.model.quantized_linear import quantize_frozen_layers
 from lit_hour.model.sequence_cache import SequenceBatch, SequenceCache
@@ -298,7 +299,7 @@ class LanguageModel(nn.Module):
         """
         embedded = self.embed(continuation)[None]  # (1, continuation, dim)
         embeddings = torch.cat([inputs.embeddings, embedded], dim=1)  # (1, tokens, dim)
-        calls = self._record_layer_calls(embeddings)
+        calls = record_layer_calls(self.network.model, embeddings)
         norm, last_hidden = calls.pop()
 
         def log_probability(hidden: Tensor) -> Tensor:
@@ -306,36 +307,11 @@ class LanguageModel(nn.Module):
             logits = self.network.lm_head(predicting).float()  # (continuation, vocabulary)
             return -F.cross_entropy(logits, continuation, reduction="sum")  # ()
 
-        gradient = _input_gradient(log_probability, last_hidden)  # (1, tokens, dim)
+        gradient = input_gradient(log_probability, last_hidden)  # (1, tokens, dim)
         yield gradient
         while calls:
-            gradient = _input_gradient(*calls.pop(), gradient)  # (1, tokens, dim)
+            gradient = input_gradient(*calls.pop(), gradient)  # (1, tokens, dim)
             yield gradient
-
-    def _record_layer_calls(self, embeddings: Tensor) -> list[tuple[Callable[..., Tensor], Tensor]]:
-        """Run the decoder; return each layer and the final norm, with its input.
-
-        Args:
-            embeddings: `(1, tokens, dim)`.
-
-        Returns:
-            In the order of the calls: a function of the hidden states alone, and the hidden states
-            `(1, tokens, dim)` that it was called with.
-        """
-        calls: list[tuple[Callable[..., Tensor], Tensor]] = []
-
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden, *others = args
-            calls.append((lambda states: module(states, *others, **kwargs), hidden))
-
-        modules = [*self.layers, self.network.model.norm]
-        handles = [module.register_forward_pre_hook(record, with_kwargs=True) for module in modules]
-        try:
-            self.network.model(inputs_embeds=embeddings, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return calls
 
     def logits(self, inputs: LLMInputs) -> Tensor:
         """Compute the logits at every token, `(texts, tokens, vocabulary)`, for inspection."""
@@ -410,13 +386,3 @@ class LanguageModel(nn.Module):
                 return
             cache, embeddings = output.past_key_values, self.embed(tokens[:, None])
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
-
-
-def _input_gradient(
-    function: Callable[..., Tensor], values: Tensor, output_gradient: Tensor | None = None
-) -> Tensor:
-    """Return the gradient of a function of one tensor; for a scalar without `output_gradient`."""
-    with torch.enable_grad():
-        values = values.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(values), values, output_gradient)
-    return gradient
