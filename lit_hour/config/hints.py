@@ -148,6 +148,12 @@ OTHER_NAMES = {
     "training.init_from": (
         "pretrained model_name_or_path model_path init_checkpoint load_from weights start_from"
     ),
+    "training.objective": "loss_type task_type stage training_stage",
+    "training.dpo.beta": "dpo_beta pref_beta beta",
+    "training.grpo.num_answers": "num_generations group_size n_samples",
+    "training.grpo.updates_per_group": "num_iterations ppo_epochs mu",
+    "training.grpo.kl_coefficient": "kl_coef kl_beta beta",
+    "training.grpo.clip_epsilon": "epsilon clip_range cliprange",
     "training.max_steps": "epochs num_epochs num_train_epochs max_epochs iters num_steps",
     "training.learning_rate.llm": "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts",
     "training.learning_rate.memaug": "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts",

@@ -353,8 +353,10 @@ class LanguageModel(nn.Module):
         max_new_tokens: int,
         end_id: int,
         any_rank: Callable[[bool], bool] = bool,
+        select: Callable[[Tensor], Tensor] | None = None,
+        num_copies: int = 1,
     ) -> Iterator[Tensor]:
-        """Generate greedily until all texts have ended; for texts that begin and end together.
+        """Generate until all texts have ended, greedily by default; they begin and end together.
 
         Answers of users join and leave at any time: `inference.batching` generates them.
 
@@ -364,14 +366,17 @@ class LanguageModel(nn.Module):
             end_id: token that ends a text.
             any_rank: reduces a flag over the ranks (logical or). Each rank of a sharded model needs
                 the others for each token, so all go on until the last text of any rank has ended.
+            select: from logits `(texts, vocabulary)` to tokens `(texts,)`; the most likely if None.
+            num_copies: continuations of each prompt, which is encoded once for all of them.
 
         Yields:
             The next token of each text, `(texts,)`; `end_id` for a text that has ended. Close the
             iterator to stop early.
         """
         embeddings, mask, cache = inputs.embeddings, inputs.attention_mask, None
-        has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
-        for _ in range(max_new_tokens):
+        num_texts = len(mask) * num_copies
+        has_ended = torch.zeros(num_texts, dtype=torch.bool, device=mask.device)  # (texts,)
+        for step in range(max_new_tokens):
             output = self.network(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -379,7 +384,13 @@ class LanguageModel(nn.Module):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            tokens = output.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
+            logits = output.logits[:, -1]  # (texts, vocabulary)
+            if step == 0 and num_copies > 1:
+                output.past_key_values.batch_repeat_interleave(num_copies)
+                logits = logits.repeat_interleave(num_copies, dim=0)  # (texts, vocabulary)
+                mask = mask.repeat_interleave(num_copies, dim=0)  # (texts, tokens)
+            tokens = logits.argmax(dim=-1) if select is None else select(logits)  # (texts,)
+            tokens = tokens.masked_fill(has_ended, end_id)  # (texts,)
             yield tokens
             has_ended |= tokens == end_id
             if not any_rank(not has_ended.all()):

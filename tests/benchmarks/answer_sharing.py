@@ -1,4 +1,4 @@
-"""Time of a GRPO step's answers with one memory of the video for all, or with one for each.
+"""CPU time of a GRPO step's answers with one memory of the video for all, or with one for each.
 
     python -m tests.benchmarks.answer_sharing [--frames 60] [--answers 8] [--rounds 5]
 
@@ -36,7 +36,7 @@ MAX_NEW_TOKENS = 12
 
 
 def main() -> None:
-    """Print the median seconds of both ways, and their ratio with its range over the rounds."""
+    """Print the median CPU seconds of both ways, and their ratio with its range over the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("frames", 60), ("answers", 8), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -63,10 +63,10 @@ def main() -> None:
     seconds: dict[int, list[float]] = {num: [] for num in batches}
     for round_index in range(options.rounds + 1):
         for num_answers, batch in batches.items():
-            started = time.perf_counter()
+            started = time.process_time()
             learn_answers(model, batch, num_answers, end_of_turn_id(tokenizer))
             if round_index:  # the first round warms up
-                seconds[num_answers].append(time.perf_counter() - started)
+                seconds[num_answers].append(time.process_time() - started)
     shared, separate = seconds[options.answers], seconds[1]
     ratios = sorted(one / other for one, other in zip(shared, separate, strict=True))
     print(
