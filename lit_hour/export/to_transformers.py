@@ -166,6 +166,11 @@ def _notes(config: Config) -> list[str]:
             f"text.subtitles={config.text.subtitles} is left out: the exported processor reads no"
             " subtitles"
         )
+    if config.model.llm.quantize != "none":
+        notes.append(
+            f"model.llm.quantize={config.model.llm.quantize} is left out: the exported weights are"
+            " not quantized, so answers may differ"
+        )
     return notes
 
 

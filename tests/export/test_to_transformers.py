@@ -308,6 +308,12 @@ def test_times_of_frames_are_refused(
         export_to_transformers(tiny_folders[0].path, tmp_path / "out", [setting])
 
 
+def test_what_is_left_out_is_noted(tiny_folders: tuple[RunDir, Path], tmp_path: Path) -> None:
+    overrides = ["text.subtitles=all", "model.llm.quantize=int8"]
+    report = export_to_transformers(tiny_folders[0].path, tmp_path / "out", overrides)
+    assert [note.partition(" ")[0] for note in report.notes] == ["from", *overrides]
+
+
 def test_two_formats_are_refused(tiny_folders: tuple[RunDir, Path], tmp_path: Path) -> None:
     argv = ["convert", str(tiny_folders[0].path), str(tmp_path / "out")]
     with pytest.raises(ConfigError, match="are two formats"):
