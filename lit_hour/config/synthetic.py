@@ -101,9 +101,9 @@ class PretrainTowerConfig:
 class PretrainLanguageConfig:
     """Training of a small language model by `lit-hour pretrain-language`."""
 
-    num_steps: int = field(1_500, "optimizer steps", unit="steps", ge=2)
+    num_steps: int = field(1_000, "optimizer steps", unit="steps", ge=2)
     short_ratio: float = field(
-        0.35, "share of the steps, the first ones, with short questions alone", ge=0, le=1
+        0.3, "share of the steps, the first ones, with short questions alone", ge=0, le=1
     )
     batch_size: int = field(8, "texts in a step, each about a new story", ge=1)
     num_val_stories: int = field(160, "unseen stories", unit="stories", ge=1)

@@ -58,7 +58,7 @@ from lit_hour.synthetic.video_plan import (
 from lit_hour.taxonomy import TASKS
 
 # Raise this number when the same seed gives other stories, frames, questions or file names.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 STORY_SETTINGS = (  # settings that determine a video and its questions
     "image_size",
     "fps",

@@ -45,6 +45,7 @@ SHORT_SECONDS = (24, 48)  # of most stories that are trained on
 LONG_SECONDS = (80, 480)
 LONG_SHARE = 1 / 16  # of the batches of conversations
 DEFAULT_RUN_SHARE = 1 / 4  # of these batches: as many tokens as in the default run
+LETTER_SHARE = 1 / 4  # of the batches of conversations: with letters as answers
 MAX_QUESTIONS = 4  # of a conversation
 MAX_SCENES = 5  # of a story that is trained on; one of the default run has at most three
 FRAME_WORDS = {"shape": SHAPES, "color": COLORS, "background": COLORS}  # of an easy story
@@ -112,7 +113,7 @@ class DescribedVideos:
         With letters as answers all questions are multiple-choice.
         """
         random = self._random()
-        mcq_format = random.choice(list(self.processors))
+        mcq_format: McqFormat = "letter" if random.random() < LETTER_SHARE else "text"
         num_questions = random.randint(1, MAX_QUESTIONS)
         tokens_per_frame, seconds = 1, SHORT_SECONDS
         if random.random() < DEFAULT_RUN_SHARE:

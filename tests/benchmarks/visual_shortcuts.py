@@ -1,7 +1,8 @@
 """Accuracy of a run with the frames of its validation videos, with black ones, and with others.
 
-    python -m tests.benchmarks.visual_shortcuts RUN
+    python -m tests.benchmarks.visual_shortcuts RUN [SETTING=VALUE ...]
 
+With `text.mcq_format=letter` a run answers by letter, however it was trained.
 What is answered correctly without the right frames is a shortcut. Another video's frames are those
 of the validation video before, so the first one is left out of that column.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,9 +62,15 @@ def blacken(visual: Visual | None) -> Visual | None:
     return Frames(torch.zeros_like(visual.images), visual.timestamps)
 
 
-def measure(run: RunDir, shown: Shown) -> dict[str, float]:
-    """Return the accuracies of a run, 0 to 1, by the names of the training log."""
-    config = load_config(run.config)
+def measure(run: RunDir, shown: Shown, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Return the accuracies of a run, 0 to 1, by the names of the training log.
+
+    Args:
+        run: a finished run.
+        shown: whose frames.
+        overrides: of the run's settings, such as "text.mcq_format=letter".
+    """
+    config = load_config(run.config, overrides)
     processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text, config.model.memaug)
     data = VideoQADataModule(config, processor)
     module: Any = ReplacedFrames(
@@ -85,11 +93,11 @@ def measure(run: RunDir, shown: Shown) -> dict[str, float]:
     return dict(scores)
 
 
-def main(run: str) -> None:
+def main(run: str, *overrides: str) -> None:
     """Print a table: a row for each accuracy, a column for each kind of frames."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     kinds: tuple[Shown, ...] = ("own", "black", "other")
-    scores = {shown: measure(RunDir(Path(run)), shown) for shown in kinds}
+    scores = {shown: measure(RunDir(Path(run)), shown, overrides) for shown in kinds}
     print("| | own frames | black frames | another video's frames |\n|---|---|---|---|")
     for name in scores["own"]:
         if name.startswith(("val/acc", "val/chance")):

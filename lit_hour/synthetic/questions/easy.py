@@ -60,23 +60,31 @@ def recognize_objects(story: Story) -> list[ClosedSetFact]:
 
 
 def recognize_attributes(story: Story) -> list[ClosedSetFact]:
-    """Return facts: the color of each shape that has a single one."""
+    """Return facts: the color of the shape in the first and last scene, and of one-colored shapes.
+
+    The first two tell figure from background without a look-up of the shape, which makes the
+    others easier to learn.
+    """
     shown = _distinct(_actor(scene).color for scene in story.scenes)
-    facts = []
+
+    def fact(which: str, scenes: list[Scene]) -> ClosedSetFact:
+        return ClosedSetFact(
+            "object/object_attribute",
+            f"What colour is the {which}?",
+            _actor(scenes[0]).color,
+            COLORS,
+            shown,
+            intervals_of(scenes),
+        )
+
+    facts = [
+        fact("shape in the first scene", [story.scenes[0]]),
+        fact("shape in the last scene", [story.scenes[-1]]),
+    ]
     for shape in _shapes(story):
         scenes = _scenes_with(story, shape)
-        colors = _distinct(_actor(scene).color for scene in scenes)
-        if len(colors) == 1:
-            facts.append(
-                ClosedSetFact(
-                    "object/object_attribute",
-                    f"What colour is the {shape}?",
-                    colors[0],
-                    COLORS,
-                    shown,
-                    intervals_of(scenes),
-                )
-            )
+        if len({_actor(scene).color for scene in scenes}) == 1:
+            facts.append(fact(shape, scenes))
     return facts
 
 
