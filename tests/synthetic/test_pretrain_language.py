@@ -58,6 +58,8 @@ def test_described_frames_show_what_the_questions_ask_for() -> None:
         "What colour is the background of the last scene?": ("background", -1),
         "Which shape is seen in the first scene?": ("shape", 0),
         "Which shape is seen in the last scene?": ("shape", -1),
+        "What colour is the shape in the first scene?": ("color", 0),
+        "What colour is the shape in the last scene?": ("color", -1),
     }
     labels, num_checked = list(FRAME_WORDS), 0
     for _ in range(6):
@@ -69,7 +71,7 @@ def test_described_frames_show_what_the_questions_ask_for() -> None:
                     word = FRAME_WORDS[label][frames[frame, labels.index(label)]]
                     assert word == question.answer, question
                     num_checked += 1
-                if question.task == "object/object_attribute":
+                elif question.task == "object/object_attribute":
                     shape = question.question.removesuffix("?").rpartition(" ")[2]
                     seen = {
                         FRAME_WORDS["color"][color]
@@ -205,7 +207,7 @@ def test_few_steps_of_training_lower_the_loss_about_unseen_stories(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(described_videos, "NUM_TOKENIZER_STORIES", 2)
-    settings = small_settings(num_steps=40, batch_size=4)
+    settings = small_settings(num_steps=60, batch_size=4)
     config = load_config(FILE, [*settings, "pretrain_language.learning_rate=1e-2"])
     tokenizer = train_tokenizer(config, 0)
     torch.manual_seed(0)
