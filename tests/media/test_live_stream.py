@@ -90,9 +90,9 @@ def test_absurd_timestamps_cost_no_time(ts: Path, tmp_path: Path, is_keyframe: b
     file, wrong = tmp_path / "camera.mkv", 50 if is_keyframe else 63
     with av.open(str(ts)) as clip, av.open(str(file), "w") as container:
         source = clip.streams.video[0]
-        stream = container.add_stream_from_template(source)
+        copy = container.add_stream_from_template(source)
         for number, packet in enumerate(packet for packet in clip.demux(source) if packet.size):
-            packet.stream, late = stream, round(10**6 / packet.time_base)
+            packet.stream, late = copy, round(10**6 / packet.time_base)
             if number == wrong or (is_keyframe and number > wrong):
                 packet.pts += late
             if is_keyframe and number >= wrong:
