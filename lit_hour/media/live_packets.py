@@ -61,7 +61,7 @@ class PacketClock:
         if self.repair.source is TimeSource.COUNT:
             self.first_ticks = 0
             packet.pts, packet.dts = None, self.end_ticks
-            self.end_ticks += packet.duration or self.repair.frame_ticks
+            self.end_ticks += self._duration_ticks(packet)
             return
         uses_pts = self.repair.source is TimeSource.PRESENTATION
         ticks = packet.pts if uses_pts else packet.dts
@@ -83,8 +83,14 @@ class PacketClock:
         if ticks is not None and not packet.is_discard:
             if self.first_ticks is None:
                 self.first_ticks = self.end_ticks = ticks
-            duration_ticks = packet.duration or self.repair.frame_ticks
-            self.end_ticks = max(self.end_ticks, ticks + self._offset_ticks + duration_ticks)
+            end_ticks = ticks + self._offset_ticks + self._duration_ticks(packet)
+            self.end_ticks = max(self.end_ticks, end_ticks)
+
+    def _duration_ticks(self, packet: VideoPacket) -> int:
+        """Return the duration of a packet; that of a frame if it has none, or an absurd one."""
+        if 0 < (packet.duration or 0) * self._time_base <= MAX_GAP_SECONDS:
+            return packet.duration
+        return self.repair.frame_ticks
 
     def _starts_again(self, order: int, is_keyframe: bool) -> bool:
         """Return whether the timestamps start again; see `packet_times`."""

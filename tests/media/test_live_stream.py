@@ -102,6 +102,19 @@ def test_absurd_timestamps_cost_no_time(ts: Path, tmp_path: Path, is_keyframe: b
     assert 5 <= len(frames) <= 7 and 5.5 < stream.duration_seconds < 7.5
 
 
+def test_an_absurd_duration_of_the_last_frame_costs_no_time(tmp_path: Path) -> None:
+    file = fragment(write_moving(tmp_path / "camera.mp4", 50, g="25"), tmp_path / "live.mp4")
+    content = bytearray(file.read_bytes())
+    # "tfhd", flags for an offset and a default duration, track 1, and the offset stand before it
+    duration = content.rindex(b"tfhd") + 20
+    ticks = int.from_bytes(content[duration : duration + 4], "big")
+    assert 0 < ticks < 90_000 and content.rindex(b"tfhd") > content.index(b"tfhd")
+    content[duration : duration + 4] = (2**30).to_bytes(4, "big")
+    file.write_bytes(content)
+    frames, stream = read_live(file)
+    assert len(frames) == 2 and stream.duration_seconds == pytest.approx(2, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "source", ("pipe", pytest.param("growing", marks=pytest.mark.slow), "http", "hls", "rtsp")
 )
