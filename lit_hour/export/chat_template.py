@@ -37,5 +37,5 @@ TEMPLATE = """\
 def build_chat_template(config: TextConfig) -> str:
     """Return the Jinja template that renders messages as `tokenize_conversation` tokenizes them."""
     keeps_blanks = "true" if config.time_sentence == "published" else "false"
-    prompt = json.dumps(config.system_prompt.strip())
+    prompt = json.dumps(config.system_prompt.strip(), ensure_ascii=False)
     return TEMPLATE.replace("SYSTEM_PROMPT", prompt).replace("KEEPS_BLANKS", keeps_blanks)

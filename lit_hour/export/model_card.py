@@ -10,6 +10,7 @@ from typing import Any
 
 from lit_hour import __version__
 from lit_hour.config.schema import Config
+from lit_hour.io.urls import is_url, redact
 
 CARD = """\
 ---
@@ -127,7 +128,7 @@ def write_model_card(
 
 def _describe_data(config: Config) -> str:
     lines = [
-        f"- `{name}`: {source.shards}, weight {source.weight:g}"
+        f"- `{name}`: {_without_secrets(source.shards)}, weight {source.weight:g}"
         for name, source in sorted(config.data.sources.items())
     ]
     return "\n".join(lines) or "The settings of the run name no data; it may have been converted."
@@ -137,7 +138,12 @@ def _value(config: Config, key: str) -> str:
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)
-    return f"`{json.dumps(value)}`"
+    return f"`{json.dumps(_without_secrets(value) if isinstance(value, str) else value)}`"
+
+
+def _without_secrets(location: str) -> str:
+    """Return a location without user and query if it is a URL: the card is for the public."""
+    return redact(location) if is_url(location) else location
 
 
 def _describe_scores(scores: Sequence[ReportedScore]) -> str:
