@@ -17,7 +17,8 @@ from lit_hour.inference.describe import (
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.out_of_memory import explain_out_of_memory
 from lit_hour.server.queueing import ModelExecutor
-from lit_hour.server.video_store import RETRY_AFTER_SECONDS, StoredVideo, VideoStore
+from lit_hour.server.stored_video import StoredVideo
+from lit_hour.server.video_store import RETRY_AFTER_SECONDS, VideoStore
 
 MAX_DESCRIPTIONS = 4  # requests that are served or wait
 
@@ -53,7 +54,9 @@ class DescriptionService:
             self._num_requests -= 1
 
     async def _describe(self, video: StoredVideo) -> Description:
-        async with self._videos.lease_memory(video) as memory, self._lock:
+        await video.finished.wait()
+        # those that wait for the lock pin no memory, which answers need meanwhile
+        async with self._lock, self._videos.lease_memory(video) as memory:
             known = self._known.get(video)
             if known is not None and known.duration_seconds == memory.duration_seconds:
                 return known

@@ -28,7 +28,8 @@ from lit_hour.server.admission import AdmissionQueue, Admitted
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import ModelExecutor
 from lit_hour.server.scheduler import BatchScheduler
-from lit_hour.server.video_store import StoredVideo, VideoStore
+from lit_hour.server.stored_video import StoredVideo
+from lit_hour.server.video_store import VideoStore
 from lit_hour.types import Conversation, ImageSet, Message, TiledImage
 
 HEARTBEAT_SECONDS = 5.0  # proxies and clients close connections that are silent for long

@@ -31,8 +31,9 @@ from lit_hour.server.http_errors import FieldError
 from lit_hour.server.image_sandbox import decode_images
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import AdmissionLimit, cancel_on_disconnect
+from lit_hour.server.stored_video import ID_PREFIX, StoredVideo
 from lit_hour.server.uploads import display_name, new_file, receive_upload
-from lit_hour.server.video_store import ID_PREFIX, StoredVideo, VideoStore
+from lit_hour.server.video_store import VideoStore
 from lit_hour.types import ImageSet, TiledImage
 
 Result = TypeVar("Result")
@@ -96,7 +97,7 @@ class MediaLoader:
         try:
             num_bytes = path.stat().st_size
             async with self._checks:
-                await asyncio.to_thread(check_video, path, video.name, self._settings)
+                await _run_sandbox(check_video, path, video.name, self._settings)
             await self._videos.append(video, path)
             self._metrics.uploaded_bytes.inc(num_bytes)
             return video

@@ -23,7 +23,7 @@ class PartOfVideo:
     Attributes:
         path: of the file.
         name: of the video, for messages.
-        cancelled: set when the video is removed.
+        cancelled: set when the video is removed, or the request cancelled.
     """
 
     path: Path

@@ -7,15 +7,13 @@ executor. Memories are kept in a `MemoryCache`, which spills to disk.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
 
 from fastapi import HTTPException
 
@@ -34,104 +32,12 @@ from lit_hour.server.decode_sandbox import (
 from lit_hour.server.http_errors import input_error_status
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import ModelExecutor
+from lit_hour.server.stored_video import StoredVideo, file_stamp
 from lit_hour.server.video_append import PartOfVideo, append_part
-from lit_hour.types import Thumbnail
 
-VideoStatus = Literal["queued", "encoding", "ready", "failed"]
-
-ID_PREFIX = "video-"
 MAX_CONCURRENT_INGESTS = 2  # so that a short video does not wait for a long one
 RETRY_AFTER_SECONDS = 10
-
-
-@dataclass
-class IngestProgress:
-    """Counts the encoded frames of a video.
-
-    Attributes:
-        num_frames: to be encoded; 0 until it is known.
-        warnings: of the decoder.
-    """
-
-    num_frames: int = 0
-    num_encoded: int = 0
-    started: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-    def eta_seconds(self) -> float | None:
-        """Return the estimated time for the remaining frames; None before the first frame."""
-        if not self.num_encoded:
-            return None
-        seconds_per_frame = (time.monotonic() - self.started) / self.num_encoded
-        return seconds_per_frame * (self.num_frames - self.num_encoded)
-
-
-@dataclass(eq=False)
-class StoredVideo:
-    """A video of a client, or of an allowed directory.
-
-    Attributes:
-        name: for display.
-        is_upload: whether the server owns the file and deletes it.
-        error: reason why `status` is "failed".
-        error_status: HTTP status of a question about a failed video.
-        memory_key: in the memory cache; empty until the video is ready.
-        thumbnails: frames spread over the video.
-        cancelled: set when the video is removed.
-        finished: set when the video is ready, failed or removed.
-        last_used: on the monotonic clock.
-        file_stamp: size and modification time of the file when it was added.
-        digest: SHA-256 of the file, if it came with a request; empty otherwise.
-        is_live: the file is the first part of a live video.
-        num_parts: 1, and one more for each part that was appended.
-        append_lock: held while a part is appended.
-    """
-
-    name: str
-    path: Path
-    header: VideoHeader
-    is_upload: bool
-    digest: str = ""
-    is_live: bool = False
-    num_parts: int = 1
-    append_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
-    status: VideoStatus = "queued"
-    error: str = ""
-    error_status: int = 422
-    memory_key: str = ""
-    thumbnails: tuple[Thumbnail, ...] = ()
-    progress: IngestProgress = field(default_factory=IngestProgress)
-    cancelled: Event = field(default_factory=Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-    last_used: float = field(default_factory=time.monotonic)
-    file_stamp: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        self.file_stamp = _stamp(self.path)
-
-    @property
-    def is_reusable(self) -> bool:
-        """Return whether it stands for its file: it did not fail, and is not longer."""
-        return self.status != "failed" and self.num_parts == 1 and not self.is_live
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the description that clients get."""
-        return {
-            "id": self.id,
-            "object": "video",
-            "url": self.id if self.is_upload or self.num_parts > 1 else self.path.as_uri(),
-            "name": self.name,
-            "duration_seconds": self.header.duration_seconds,
-            "num_parts": self.num_parts,
-            "status": self.status,
-            "error": self.error,
-            "num_frames": self.progress.num_frames,
-            "num_encoded_frames": self.progress.num_encoded,
-            "eta_seconds": self.progress.eta_seconds(),
-            "warnings": list(self.progress.warnings),
-            "thumbnails": [seconds for seconds, _ in self.thumbnails],
-        }
+REMOVED_MEANWHILE = "This video was removed meanwhile, and the part with it. Upload it again."
 
 
 class VideoStore:
@@ -176,7 +82,7 @@ class VideoStore:
     def find_by_path(self, path: Path) -> StoredVideo | None:
         """Return the video of a file, unless it failed, or one of the two changed."""
         for video in self._videos.values():
-            if video.path == path and video.is_reusable and video.file_stamp == _stamp(path):
+            if video.path == path and video.is_reusable and video.file_stamp == file_stamp(path):
                 return video
         return None
 
@@ -232,22 +138,30 @@ class VideoStore:
     async def append(self, video: StoredVideo, part: Path) -> None:
         """Append a file to a video, and return when it is encoded; an error appends nothing.
 
+        When this is cancelled, the process that decodes the file is killed.
+
         Raises:
             HTTPException: as `lease_memory`.
             InputError: see `append_part`.
         """
         loop = asyncio.get_running_loop()
         async with video.append_lock, self.lease_memory(video) as memory:
-            with explain_out_of_memory(lambda _: self._describe_size(video)):
-                longer = await loop.run_in_executor(
-                    self._ingest_threads,
-                    append_part,
-                    self._predictor,
-                    self._executor,
-                    self._settings,
-                    PartOfVideo(part, video.name, video.cancelled),
-                    memory,
-                )
+            cancelled = video.append_cancelled = Event()
+            try:
+                with explain_out_of_memory(lambda _: self._describe_size(video)):
+                    longer = await loop.run_in_executor(
+                        self._ingest_threads,
+                        append_part,
+                        self._predictor,
+                        self._executor,
+                        self._settings,
+                        PartOfVideo(part, video.name, cancelled),
+                        memory,
+                    )
+            except DecodingCancelledError as error:
+                raise HTTPException(404, REMOVED_MEANWHILE) from error
+            finally:
+                cancelled.set()
             await asyncio.to_thread(self._replace, video, longer)
         self._metrics.encoded_frames.inc(max(longer.num_frames - memory.num_frames, 0))
 
@@ -256,7 +170,7 @@ class VideoStore:
         try:
             self._cache.replace(video.memory_key, memory)
         except MemoryFileError as error:
-            raise HTTPException(404, "This video was removed meanwhile.") from error
+            raise HTTPException(404, REMOVED_MEANWHILE) from error
         video.header = replace(video.header, duration_seconds=memory.duration_seconds)
         video.num_parts, video.thumbnails = video.num_parts + 1, memory.thumbnails
         video.progress.num_frames = video.progress.num_encoded = memory.num_frames
@@ -265,6 +179,7 @@ class VideoStore:
         """Remove a video, and cancel its encoding."""
         self._videos.pop(video.id, None)
         video.cancelled.set()
+        video.append_cancelled.set()
         self._delete_memory(video)
         self._delete_file(video)
 
@@ -396,8 +311,3 @@ def ingest_video(
     subtitles = () if video.is_upload else predictor.read_subtitles(video.path)
     memory = executor.submit(builder.finalize, duration_seconds, video.name, subtitles).result()
     return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

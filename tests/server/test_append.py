@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import av
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.media.sample_times import continued_timestamps, sample_timestamps
+from lit_hour.server import video_store
+from lit_hour.server.decode_sandbox import DecodingCancelledError
 from tests.media.helpers import write_moving
 from tests.server.helpers import RunningServer, run_server
 
@@ -136,6 +139,32 @@ def test_concurrent_parts_are_appended_one_after_the_other(
         assert [post.result().status for post in posts] == [200, 200, 200]
     assert memory_of(live_server, video).timestamps_seconds == tuple(map(float, range(8)))
     assert not list(live_server.state.upload_dir.glob("part*"))
+
+
+@pytest.mark.parametrize("is_removed", (True, False), ids=("removed", "disconnected"))
+def test_decoding_ends_when_the_part_is_no_longer_needed(
+    live_server: RunningServer, film: Path, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    started, ended = Event(), Event()
+
+    def decode(*args) -> None:
+        started.set()
+        part = args[3]
+        if part.cancelled.wait(30):
+            ended.set()
+        raise DecodingCancelledError
+
+    monkeypatch.setattr(video_store, "append_part", decode)
+    video = upload_live(live_server, film.read_bytes())
+    connection = live_server.connect()
+    connection.request("POST", f"/v1/videos/{video}/append", film.read_bytes())
+    assert started.wait(30)
+    if is_removed:
+        live_server.request("DELETE", f"/v1/videos/{video}")
+        response = connection.getresponse()
+        assert response.status == 404 and b"was removed meanwhile" in response.read()
+    connection.close()
+    assert ended.wait(30)
 
 
 def test_a_longer_video_no_longer_stands_for_its_file(

@@ -7,7 +7,7 @@ import pytest
 from lit_hour.inference.describe import describe
 from lit_hour.inference.description_formats import description_fields
 from lit_hour.inference.predictor import VideoPredictor
-from tests.server.helpers import RunningServer
+from tests.server.helpers import RunningServer, wait_for
 
 
 def test_equals_the_description_of_the_command(
@@ -71,13 +71,21 @@ def test_questions_are_answered_while_a_video_is_described(
 
     monkeypatch.setattr(module, "describe_steps", endless)
     other = server.upload(clip).json()["id"]
-    with ThreadPoolExecutor(1) as pool:
+    server.wait_until_finished(other)
+    key = server.state.videos.get(other).memory_key
+    num_bytes = server.state.cache.size_bytes(key)
+    with ThreadPoolExecutor(2) as pool:
         described = pool.submit(server.get, f"/v1/videos/{other}/description")
         while not order:
             pass
+        waiting = pool.submit(server.get, f"/v1/videos/{video}/description")
         assert server.chat(video, "What?").status == 200
+        wait_for(lambda: server.state.descriptions._num_requests == 2)
+        # the description that waits pins no memory beside the one that is computed
+        wait_for(lambda: server.state.videos._leases.num_bytes == num_bytes)
         order.append("answered")
         assert described.result().status == 500
+        waiting.result()
 
 
 def test_videos_that_cannot_be_described(server: RunningServer) -> None:
