@@ -17,6 +17,7 @@ from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.checkpoints.consolidate import consolidate
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.weights.peft_export import export_adapter
 from lit_hour.weights.pretrained import open_run_weights
 from lit_hour.weights.reader import open_weights
 from tests.helpers.toy_run import ToyProject, TrainedRun, load_weights, max_abs_difference
@@ -79,6 +80,44 @@ def test_interrupted_run_equals_one_that_saves_all_weights(runs: ToyProject) -> 
     assert max_abs_difference(dict(module.model.state_dict()), expected) == 0
     predictor = VideoPredictor.from_run(learned.path, "last", "cpu", ["serving.precision=fp32"])
     assert max_abs_difference(dict(predictor.model.state_dict()), expected) == 0
+
+
+def test_run_starts_from_an_adapter_of_peft_and_resumes(runs: ToyProject) -> None:
+    dora = ("model.llm.lora.use_dora=true", "model.llm.lora.targets=q_proj,down_proj")
+    runs.train("first", *from_base(runs, *LEARNED, *dora, "training.max_steps=2"))
+    first, folder = runs.run_dir("first"), runs.runs.parent / "adapter"
+    export_adapter(first.path, folder, checkpoint="last")
+    frozen = [f"training.learning_rate.{part}=0" for part in ("vision", "projector", "llm")]
+    given = (*frozen, "training.save_weights=learned", f"model.llm.lora.path={folder}")
+    for num_steps in (1, 2):
+        runs.train("second", *from_base(runs, *given, f"training.max_steps={num_steps}"))
+    expected, found = weights_with_base(first), weights_with_base(runs.run_dir("second"))
+    adapters = [name for name in expected if ".lora_" in name]
+    assert len(adapters) == 3 * 2 and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in adapters)
+
+
+@pytest.mark.exhaustive
+def test_dora_with_a_bf16_base_learns_on_two_sharded_ranks(runs: ToyProject) -> None:
+    words = (
+        "model.llm.lora.use_dora=true",
+        "model.llm.lora.base_precision=bf16",
+        "training.precision=bf16-mixed",
+        "training.max_steps=2",
+    )
+    fork = fork_run(
+        runs, "dora", *from_base(runs, *LEARNED, *words), "training.strategy=fsdp", num_ranks=2
+    )
+    assert fork.wait() == [0, 0], fork.output()
+    weights, base = (
+        weights_with_base(runs.run_dir("dora")),
+        weights_with_base(RunDir(runs.runs.parent / "base"), "best"),
+    )
+    layer = "llm.network.model.layers.0.self_attn.q_proj"
+    lengths = torch.linalg.vector_norm(base[f"{layer}.weight"].bfloat16().float(), dim=1)
+    magnitudes = weights[f"{layer}.lora_magnitude_vector.default.weight"]
+    assert 0 < float((magnitudes / lengths - 1).abs().max()) < 0.5  # two steps from the lengths
+    assert weights[f"{layer}.lora_B.default.weight"].any()
 
 
 def test_another_base_is_one_clear_error(runs: ToyProject, monkeypatch: pytest.MonkeyPatch) -> None:
