@@ -80,6 +80,25 @@ def test_answer_words_takes_no_operations_of_the_language_model() -> None:
     assert trace.flops["MemAug"] > 0 == trace.flops["language model"] and trace.logits == 0
 
 
+@pytest.mark.slow
+def test_quantized_base_takes_less_memory_and_no_copy_in_the_backward_pass() -> None:
+    words = (*SMALL, "model.llm.lora.rank=4", "training.save_weights=learned")
+    traces = {
+        kind: estimate_run(
+            load_config(TINY, [*words, f"model.llm.quantize={kind}"]),
+            build_cluster("H100", 1, 1),
+            SAMPLE,
+        ).trace
+        for kind in ("none", "int8", "int4")
+    }
+    plain, int8, int4 = traces.values()
+    assert plain.weights > int8.weights > int4.weights
+    num_llm, num_trained = plain.num_parameters["llm"]
+    assert plain.weights - int8.weights < 3 * (num_llm - num_trained)
+    assert plain.gradients == int8.gradients == int4.gradients
+    assert int8.activations <= plain.activations and int4.activations <= plain.activations
+
+
 def test_times_of_frames_are_tokens_of_the_language_model() -> None:
     config = load_config(TINY, [*SMALL, "text.frame_times=text"])
     assert SAMPLE.num_frame_times(config) == 8  # of 32 repeated frames a quarter is kept
