@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {  # values by their key in adapter_conf
     "layers_to_transform": (None, []),
     "exclude_modules": (None, []),
     "use_qalora": (False, None),
+    # the other initializations change the frozen weights
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
+    "layer_replication": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "target_parameters": (None, []),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "use_bdlora": (None, False),
 }
 
 
@@ -56,6 +66,8 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         rank, alpha = int(values["r"]), float(values["lora_alpha"])
+        if rank < 1 or not math.isfinite(alpha):
+            raise ValueError(f"r={rank}, lora_alpha={alpha}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{file} is corrupt: {error!r}. Download it again.") from error
     for key, allowed in SUPPORTED.items():
@@ -65,7 +77,11 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
             )
     named = values.get("target_modules")
     targets = list(LORA_TARGETS) if named == "all-linear" else named
-    if not isinstance(targets, list) or not targets or set(targets) - set(LORA_TARGETS):
+    if (
+        not isinstance(targets, list)
+        or not targets
+        or any(name not in LORA_TARGETS for name in targets)
+    ):
         raise WeightsError(
             f"{file} has target_modules={named}. Only {', '.join(LORA_TARGETS)} can have adapters."
         )

@@ -117,7 +117,12 @@ def test_adapter_that_peft_saved_is_read_with_equal_logits(use_dora: bool, tmp_p
         ({"modules_to_save": ["lm_head"]}, "has modules_to_save="),
         ({"target_modules": ["lm_head"]}, r"target_modules=\['lm_head'\]"),
         ({"target_modules": ".*q_proj"}, r"target_modules=.*q_proj"),
+        ({"target_modules": [["q_proj"]]}, r"target_modules=\[\['q_proj'\]\]"),
+        ({"init_lora_weights": "pissa"}, "has init_lora_weights=pissa"),
+        ({"alora_invocation_tokens": [7]}, r"has alora_invocation_tokens=\[7\]"),
+        ({"layer_replication": [[0, 2]]}, r"has layer_replication="),
         ({"r": "many"}, "is corrupt"),
+        ({"r": 0}, "is corrupt: .*r=0"),
     ),
 )
 def test_adapter_of_another_kind_is_refused(
