@@ -180,7 +180,7 @@ def test_run_on_a_quantized_base_resumes_and_answers(runs: ToyProject, kind: str
     assert max_abs_difference(dict(plain), resumed) == 0
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.exhaustive)])
 def test_two_ranks_resume_bit_for_bit(runs: ToyProject, strategy: str) -> None:
     words = from_base(runs, *LEARNED, f"training.strategy={strategy}")
     for name, *steps in (("straight", 3), ("resumed", 1, 3)):
