@@ -88,9 +88,9 @@ class PacketClock:
 
     def _duration_ticks(self, packet: VideoPacket) -> int:
         """Return the duration of a packet; that of a frame if it has none, or an absurd one."""
-        if 0 < (packet.duration or 0) * self._time_base <= MAX_GAP_SECONDS:
-            return packet.duration
-        return self.repair.frame_ticks
+        ticks = packet.duration or 0
+        is_valid = 0 < ticks * self._time_base <= MAX_GAP_SECONDS
+        return ticks if is_valid else self.repair.frame_ticks
 
     def _starts_again(self, order: int, is_keyframe: bool) -> bool:
         """Return whether the timestamps start again; see `packet_times`."""
