@@ -17,7 +17,7 @@ _PAIR_KEYS = ("prompt", "chosen", "rejected", "rejected_response")
 
 
 def unify_preference(record: dict[str, Any], location: str) -> dict[str, Any]:
-    """Return a record whose chosen answer is its answer, or its last turn.
+    """Make the chosen answer of a record its answer, or its last turn.
 
     Args:
         record: of any project; one without a rejected answer is returned as it is.

@@ -1,1 +1,1 @@
-"""What a training step learns; `table.build_objective` is the entry point."""
+"""Objectives of a training step; `table.build_objective` is the entry point."""

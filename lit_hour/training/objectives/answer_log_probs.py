@@ -1,4 +1,4 @@
-"""Log-probabilities of several answers to each question, whose video is encoded once for all."""
+"""Log-probabilities of several answers to each question; its video is encoded once for all."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ReferenceModel:
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether only adapters differ, so that the language model reads the same embeddings."""
+        """Return whether only adapters differ, so that the embeddings are the same."""
         return all(ADAPTER in name for name in self._weights)
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ class ReferenceModel:
 
 
 class _ModelWithFunction(nn.Module):
-    """Calls a function of the model, in whose place `functional_call` puts other weights."""
+    """Calls a function of the model, to which `functional_call` gives other weights."""
 
     def __init__(self, model: HourLLaVA) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an objective gets and returns in a step, and the objectives that one forward pass computes.
+"""Inputs and outputs of an objective in a step, and the objectives of a single forward pass.
 
 An objective returns its mean loss over the units of a micro-batch (tokens, pairs or answers), and
 their number: the loss of a step is the mean over the units of all its micro-batches and ranks.
@@ -54,7 +54,7 @@ class ObjectiveOutput:
 
 
 class TrainingObjective(Protocol):
-    """What a step learns.
+    """The loss of a step, with its metrics and its state.
 
     Attributes:
         metric_names: of the metrics in training and in validation, in order.

@@ -1,4 +1,4 @@
-"""The losses of DPO and GRPO are those of their definitions, and those that TRL has computed.
+"""The losses of DPO and GRPO equal their definitions, and what TRL has computed.
 
 `tests/golden/trl_losses.json` has random logits and what TRL 1.16.0 made of them.
 """

@@ -37,7 +37,7 @@ OBJECTIVES = {"dpo": DPO, "grpo": GRPO}
 
 @pytest.fixture(scope="module")
 def pairs(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
-    """A project whose questions have a rejected answer, in training and in validation."""
+    """A project with a rejected answer to each question, in training and in validation."""
     folder, world = tmp_path_factory.mktemp("pairs"), toy.yaml.parent / "world"
     config, values = toy.config("none"), toy_settings(world)
     for split, sources in (("train", "sources"), ("validation", "val_sources")):
@@ -104,7 +104,7 @@ def test_stopped_run_resumes_exactly(
 
 
 def test_dpo_prefers_the_chosen_answers(pairs: ToyProject) -> None:
-    """Loss and margin are logged, and the best checkpoint is that of the lowest DPO loss."""
+    """Loss and margin are logged, and the best checkpoint has the lowest DPO loss."""
     result = pairs.fit("prefers", *DPO, "training.max_steps=12", "training.val_every_n_steps=4")
     margins, losses = (
         logged(pairs, "prefers", name) for name in ("train/reward_margin", "train/dpo_loss")

@@ -64,7 +64,7 @@ def move(model: HourLLaVA) -> None:
 
 
 def step_of(batch: Batch, step: int = 0) -> StepInputs:
-    """Return a step whose draws of forgetting depend on the text's place in its batch alone."""
+    """Return a step with the same draws of forgetting for each text."""
     num = len(batch.visual_of_text)
     return StepInputs(
         batch, lambda: [Generator().manual_seed(3) for _ in range(num)], PROCESSOR, step
