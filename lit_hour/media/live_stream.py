@@ -76,7 +76,10 @@ class LiveStream:
         self._bytes: LiveBytes | None = None
 
     def stop(self) -> None:
-        """End the source from another thread: after the next packet, or at once if it is idle."""
+        """End the source from another thread, after the next packet.
+
+        An idle file or pipe ends at once, an idle URL after `stall_seconds`.
+        """
         self._stopped.set()
 
     def frames(self) -> Iterator[tuple[Tensor, float]]:
