@@ -87,7 +87,7 @@ class PacketClock:
             self.end_ticks = max(self.end_ticks, end_ticks)
 
     def _duration_ticks(self, packet: VideoPacket) -> int:
-        """Return the duration of a packet, or of a frame if the packet has none or an absurd one."""
+        """Return the duration of a packet, or of a frame if it has none or an absurd one."""
         ticks = packet.duration or 0
         is_valid = 0 < ticks * self._time_base <= MAX_GAP_SECONDS
         return ticks if is_valid else self.repair.frame_ticks
