@@ -42,7 +42,7 @@ class BaseRecord:
 
     @classmethod
     def of_checkpoint(cls, content: Mapping[str, Any]) -> BaseRecord | None:
-        """Return the record of a loaded checkpoint; None for one that has all weights."""
+        """Return the record of a loaded checkpoint; None if it holds all weights."""
         entry = content.get(BASE_WEIGHTS)
         return cls(entry[SOURCES], entry[SHA256]) if entry else None
 
