@@ -107,7 +107,7 @@ class LanguageModel(nn.Module):
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes of the keys and values of one token in all layers."""
-        head_dim = self.layers[0].self_attn.head_dim  # type: ignore[union-attr]
+        head_dim: int = self.network.model.layers[0].self_attn.head_dim
         num_values = 2 * len(self.layers) * self.num_key_value_heads * head_dim
         return num_values * self.network.get_input_embeddings().weight.element_size()
 
