@@ -95,7 +95,7 @@ class Load:
             return "429" if retry_after >= 1 else "error: 429 without a time to wait"
         is_complete = (
             reply.status == expected
-            and b'"error"' not in body
+            and b'"error": {' not in body  # of a stream; a video has an empty error
             and (name != "answered" or b'"lit_hour"' in body)
         )
         return name if is_complete else f"error {reply.status}: {body[:300]!r}"
