@@ -33,6 +33,7 @@ from lit_hour.run_dir import RunDir
 NUM_CLIENTS = (1, 4, 16)
 TOKENS, ANSWERS_PER_CLIENT, ROUNDS, THREADS = 48, 3, 2, 2
 START_SECONDS = 180.0
+PORT = "{port}"  # in a command, in place of the free port
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
@@ -60,10 +61,10 @@ def main(run: Path) -> None:
     with TemporaryDirectory() as folder, ExitStack() as stack:
         random_run, exported = Path(folder) / "random_run", Path(folder) / "language_model"
         write_models(RunDir(run), random_run, exported)
-        ours = [sys.executable, "-m", "lit_hour", "serve", "--run", str(random_run)]
+        ours = [sys.executable, "-m", "lit_hour", "serve", "--run", str(random_run), "--port", PORT]
         ours += [f"generation.max_new_tokens={TOKENS}", "serving.server.max_concurrent_requests=16"]
         theirs = [str(Path(sys.executable).parent / "transformers"), "serve", str(exported)]
-        theirs += ["--device", "cpu"]
+        theirs += ["--device", "cpu", "--host", "127.0.0.1", "--port", PORT]
         servers = {
             "lit-hour serve": (ours, "random_run"),
             "transformers serve": (theirs, str(exported)),
@@ -111,11 +112,8 @@ def start(command: Sequence[str]) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-    options = ["--port", str(port)]
-    if "transformers" in command[0]:
-        options += ["--host", "127.0.0.1"]
     with subprocess.Popen(
-        [*command[:4], *options, *command[4:]],
+        [argument.replace(PORT, str(port)) for argument in command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
