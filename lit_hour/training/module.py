@@ -171,7 +171,7 @@ class HourLLaVAModule(L.LightningModule):
             StepInputs(
                 batch,
                 lambda: forgetting_generators(batch, self.config.run.seed),
-                self.trainer.datamodule.processor,  # type: ignore[attr-defined]
+                lambda: self.trainer.datamodule.processor,  # type: ignore[attr-defined]
                 self.trainer.global_step,
             ),
         )
@@ -357,7 +357,7 @@ class HourLLaVAModule(L.LightningModule):
             return
         processor = self.trainer.datamodule.processor  # type: ignore[attr-defined]
         answers = [Answer(*one) for one in zip(texts, has_ended.tolist(), strict=True)]
-        step = StepInputs(batch, lambda: None, processor)
+        step = StepInputs(batch, lambda: None, lambda: processor)
         table = self.objective.validation_metrics(self.model, step, inputs, answers)
         self.val_metrics.update(table)
 

@@ -109,8 +109,9 @@ class DPO:
         batch = encode_frames_once(model, step.batch)
         if prompts is None:
             prompts = build_prompts(model, batch, step.draw())
+        processor = step.get_processor()
         pairs = [
-            _tokenize_pair(questions, step.processor, self._mcq_format, prompts.labels.device)
+            _tokenize_pair(questions, processor, self._mcq_format, prompts.labels.device)
             for questions in batch.questions
         ]
         log_probs, inputs = compute_log_probs(model, prompts, pairs)

@@ -199,7 +199,7 @@ class GRPO:
         generators: Sequence[Generator],
     ) -> list[AnswerGroup]:
         """Sample and score a group of answers to each text."""
-        num, tokenizer = self._settings.num_answers, step.processor.tokenizer
+        num, tokenizer = self._settings.num_answers, step.get_processor().tokenizer
         sampler = GroupSampler(generators, num, len(tokenizer), self._settings.temperature)
         end_id = end_of_turn_id(tokenizer)
         tokens = model.llm.generate(

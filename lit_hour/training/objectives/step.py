@@ -26,12 +26,14 @@ class StepInputs:
 
     Attributes:
         draw: builds the generators of forgetting, one for each text; the same draws each time.
+        get_processor: returns that of the data module. A loss over tokens needs none, so a plain
+            script may train on a DataLoader of batches.
         step: optimizer steps before this one.
     """
 
     batch: Batch
     draw: Callable[[], list[Generator] | None]
-    processor: HourLLaVAProcessor
+    get_processor: Callable[[], HourLLaVAProcessor]
     step: int = 0
 
 

@@ -67,7 +67,7 @@ def step_of(batch: Batch, step: int = 0) -> StepInputs:
     """Return a step with the same draws of forgetting for each text."""
     num = len(batch.visual_of_text)
     return StepInputs(
-        batch, lambda: [Generator().manual_seed(3) for _ in range(num)], PROCESSOR, step
+        batch, lambda: [Generator().manual_seed(3) for _ in range(num)], lambda: PROCESSOR, step
     )
 
 
