@@ -116,7 +116,7 @@ def test_text_has_a_row_for_each_result_and_the_reasons_below() -> None:
     )
     assert (
         "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7),"
-        " questions (target 8), batching (target 9)." in text
+        " questions (target 8), batching (target 9), decoding (target 10)." in text
     )
     assert "commit c1, 2026-11-23: ingest, encoder; commit c2, 2026-11-23: shards" in text
     assert text.endswith(failure.error)

@@ -90,6 +90,7 @@ def test_every_setting_has_help_and_a_default_among_its_choices() -> None:
 
 def test_units_are_a_closed_list() -> None:
     counted = {
+        "answers",
         "frames",
         "events",
         "figures",

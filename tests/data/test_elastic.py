@@ -116,12 +116,12 @@ def test_batches_of_a_budget_resume_with_other_ranks_and_workers(
         "data.length_balance_window=3",
         f"data.conversations_per_video={num_conversations}",
         f"training.packing={packing}",
-        "training.max_steps=20",
+        "training.max_steps=24",
     ]
-    expected, last_state = read_steps(toy, processor, argv, (1, 0), None, 20)
+    expected, last_state = read_steps(toy, processor, argv, (1, 0), None, 24)
     read, state = [], None
     for number in EVERY_LAYOUT:
-        more, state = read_steps(toy, processor, argv, LAYOUTS[number], state, 5)
+        more, state = read_steps(toy, processor, argv, LAYOUTS[number], state, 6)
         read += more
     assert read == expected and state == last_state
     sizes = [len(step) for step in expected]

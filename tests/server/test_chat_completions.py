@@ -11,7 +11,7 @@ from lit_hour.server.chat_response import Completion
 from lit_hour.types import Message
 from tests.server.helpers import MODEL, RunningServer, chat_body
 
-QUESTION = "What is there?"
+QUESTION = "What do you see?"
 
 
 def generate_directly(

@@ -23,7 +23,7 @@ from lit_hour.types import Conversation, Message
 from tests.inference.helpers import CONFIG, make_predictor
 from tests.server.helpers import RunningServer, chat_body, run_server, wait_for
 
-QUESTION = "What is there?"
+QUESTION = "What do you see?"
 EVIDENCE = {"lit_hour": {"evidence": True}}
 
 

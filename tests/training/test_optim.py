@@ -260,7 +260,7 @@ def test_schedule_of_more_steps_than_the_run_has_its_own_warmup(model: HourLLaVA
 def test_schedule_that_ends_before_the_run_is_refused(toy: ToyProject) -> None:
     with pytest.raises(ConfigError, match=r"training\.max_steps=6 must not exceed .*_steps=5: the"):
         toy.config("none", "training.schedule_steps=5")
-    with pytest.raises(ConfigError, match=r"run has 16 steps, but training\.schedule_steps=5: the"):
+    with pytest.raises(ConfigError, match=r"run has 20 steps, but training\.schedule_steps=5: the"):
         toy.fit("short-schedule", "training.max_steps=0", "training.schedule_steps=5")
 
 
