@@ -134,6 +134,7 @@ def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) ->
         "  multiple choice accuracy",
         "  open ended accuracy",
         "  object recognition accuracy",
+        "  object attribute accuracy",
         "  scene recognition accuracy",
         "  accuracy by video length and depth: nothing to draw",
         "what to try next:",

@@ -183,7 +183,7 @@ def test_logged_loss_and_bar_show_the_mean_over_the_tokens_of_a_step(
         return output
 
     monkeypatch.setattr(HourLLaVA, "forward", record)
-    printed = toy.train("means", "training.max_steps=3", "data.questions_per_sample=3")
+    printed = toy.train("means", "training.max_steps=3", "data.questions_per_sample=4")
     assert len({int(num_tokens) for _, num_tokens in micro_batches}) > 1
     means = []
     for first in range(0, 6, 2):
