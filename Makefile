@@ -17,7 +17,7 @@ train: $(READY)  ## make a small set of videos, train on it, and say what to try
 	$(RUN) train.py
 
 test: $(READY)  ## the fast lane: every package, at most five minutes on two cores
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu" --ignore tests/slurm
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not exhaustive" --ignore tests/slurm
 
 test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM alone, and the GPU's on the CPU
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not gpu and not exhaustive" --ignore tests/slurm

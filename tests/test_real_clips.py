@@ -74,6 +74,7 @@ def ask(
     return answer, statistics
 
 
+@pytest.mark.slow
 def test_every_clip_is_packed_with_its_questions(trained_on_clips: ToyProject) -> None:
     shards = open_shards(trained_on_clips.yaml.parent / "shards")
     stored = [shards.read(entry) for entry in shards.entries]

@@ -72,6 +72,7 @@ def test_every_number_but_the_vision_layer_is_bounded() -> None:
     assert unbounded == {"model.vision.layer"}  # which counts from either end
 
 
+@pytest.mark.slow
 def test_number_that_is_not_finite_is_refused() -> None:
     for info in NUMBERS:
         for value in ("nan", "inf", "-inf", "1e999") if info.type is float else ():

@@ -138,7 +138,16 @@ def mistyped(word: str) -> list[str]:
     return sorted({word + "x", word[:-1], swapped} - {word})
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONF)))
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow)
+        if path.is_relative_to(CONF / "experiment")
+        else path
+        for path in SHIPPED
+    ],
+    ids=lambda path: str(path.relative_to(CONF)),
+)
 def test_typing_error_in_any_key_is_refused(path: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(CONF, tmp_path / "conf") / path.relative_to(CONF)
     keys = list(keys_of(yaml.safe_load(path.read_text())))

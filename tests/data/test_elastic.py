@@ -101,7 +101,7 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
 
 
 @pytest.mark.parametrize("packing", ["true", "false"])
-@pytest.mark.parametrize("num_conversations", [1, 3])
+@pytest.mark.parametrize("num_conversations", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_batches_of_a_budget_resume_with_other_ranks_and_workers(
     toy: ToyProject,
     processor: HourLLaVAProcessor,

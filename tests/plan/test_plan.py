@@ -99,6 +99,7 @@ def test_quantized_base_takes_less_memory_and_no_copy_in_the_backward_pass() -> 
     assert int8.activations <= plain.activations and int4.activations <= plain.activations
 
 
+@pytest.mark.slow
 def test_times_of_frames_are_tokens_of_the_language_model() -> None:
     config = load_config(TINY, [*SMALL, "text.frame_times=text"])
     assert SAMPLE.num_frame_times(config) == 8  # of 32 repeated frames a quarter is kept

@@ -75,7 +75,9 @@ def encode(server: RunningServer, content: bytes, file: Path):
 
 
 @pytest.mark.parametrize(
-    "bounds", ((4.0, 5.0, 10.0), pytest.param((1.0, 12.0), marks=pytest.mark.slow)), ids=str
+    "bounds",
+    [pytest.param(bounds, marks=pytest.mark.slow) for bounds in ((4.0, 5.0, 10.0), (1.0, 12.0))],
+    ids=str,
 )
 def test_parts_equal_the_video_in_one_piece(
     live_server: RunningServer, film: Path, tmp_path: Path, bounds: tuple[float, ...]
