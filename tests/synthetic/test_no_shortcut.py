@@ -14,7 +14,7 @@ from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question
 from tests.synthetic.text_only_baseline import TextOnlyBaseline, deviations_above_chance
 
-NUM_TRAIN_STORIES = {"full": 200, "easy": 300, "needles": 200}
+NUM_TRAIN_STORIES = {"full": 250, "easy": 300, "needles": 200}
 TEST_STORIES_PER_TRAIN_STORY = 3
 MAX_DEVIATIONS = 3.3  # exceeded by chance once in two thousand tests
 
