@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,18 +10,13 @@ import pytest
 import lit_hour
 from lit_hour import fit, load
 from lit_hour.errors import ConfigError, RunError
-from tests import REPOSITORY
+from tests.helpers.imports import imported_modules
 from tests.helpers.toy_run import NUM_STEPS, ToyProject, TrainedRun
 
 
 def test_package_is_imported_without_its_entry_points() -> None:
-    code = (
-        "import sys, lit_hour; assert 'fit' in lit_hour.__all__;"
-        "print(*sorted(sys.modules.keys() & {'torch', 'lightning', 'lit_hour.api'}))"
-    )
-    command = [sys.executable, "-c", code]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []
+    statements = "import lit_hour; assert 'fit' in lit_hour.__all__"
+    assert imported_modules(statements, ("torch", "lightning", "lit_hour.api")) == []
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -74,11 +74,8 @@ def encode(server: RunningServer, content: bytes, file: Path):
     return server.state.generation._predictor.encode_video(file)
 
 
-@pytest.mark.parametrize(
-    "bounds",
-    [pytest.param(bounds, marks=pytest.mark.slow) for bounds in ((4.0, 5.0, 10.0), (1.0, 12.0))],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("bounds", [(4.0, 5.0, 10.0), (1.0, 12.0)], ids=str)
 def test_parts_equal_the_video_in_one_piece(
     live_server: RunningServer, film: Path, tmp_path: Path, bounds: tuple[float, ...]
 ) -> None:
