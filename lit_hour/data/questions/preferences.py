@@ -26,28 +26,27 @@ def unify_preference(record: dict[str, Any], location: str) -> dict[str, Any]:
     Raises:
         QuestionError: one of the two answers is missing, or they answer different prompts.
     """
-    present = {key: value for key, value in record.items() if value not in (None, "", [])}
-    rejected = present.get("rejected", present.get("rejected_response"))
-    if rejected is None and "chosen" not in present:
-        return record
-    record = present
+    pair = {key: value for key, value in record.items() if value not in (None, "", [])}
+    rejected = pair.get("rejected", pair.get("rejected_response"))
     if rejected is None:
-        raise QuestionError(f"{location}: key 'rejected' is missing beside 'chosen'.")
-    unified = {key: value for key, value in record.items() if key not in _PAIR_KEYS}
+        if "chosen" in pair:
+            raise QuestionError(f"{location}: key 'rejected' is missing beside 'chosen'.")
+        return record
+    unified = {key: value for key, value in pair.items() if key not in _PAIR_KEYS}
     unified["rejected"] = _text_of(rejected, "rejected", location)
-    if "chosen" not in record:
+    if "chosen" not in pair:
         return unified
-    turns = _prompt_turns(record, rejected, location)
+    turns = _prompt_turns(pair, rejected, location)
+    if turns is None and "question" not in pair:
+        if "prompt" not in pair:
+            raise QuestionError(f"{location}: key 'prompt' is missing beside 'chosen'.")
+        unified["question"] = pair["prompt"]
+    answer = _text_of(pair["chosen"], "chosen", location)
     if turns is None:
-        if "question" not in record:
-            if "prompt" not in record:
-                raise QuestionError(f"{location}: key 'prompt' is missing beside 'chosen'.")
-            unified["question"] = record["prompt"]
-        unified["answer"] = _text_of(record["chosen"], "chosen", location)
+        unified["answer"] = answer
         return unified
-    chosen = {"role": "assistant", "content": _text_of(record["chosen"], "chosen", location)}
     unified.pop("messages", None)
-    unified["conversations"] = [*turns, chosen]
+    unified["conversations"] = [*turns, {"role": "assistant", "content": answer}]
     return unified
 
 
